@@ -1,0 +1,122 @@
+"""Crops of whole batches: pad-and-crop, random-resized crop, and the resampling that the latter needs.
+
+Every function maps images float [B, H, W, C] on the scale 0-255 to images of the same shape; `key` alone decides the
+draws, one per image, so a batch comes out the same however it is sharded.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from convmixer_jax.errors import lookup
+
+# How many boxes torchvision and timm try before they fall back to the centre of the image.
+RESIZED_CROP_ATTEMPTS = 10
+
+PAD_MODES = {"zero": "constant", "reflect": "reflect"}
+
+
+def pad_and_crop(key: jax.Array, images: jax.Array, *, pixels: int, mode: str) -> jax.Array:
+    """Pads each side by `pixels` and cuts a box of the old size at a uniformly drawn place.
+
+    mode: "zero" (black) or "reflect" (mirrored without the edge itself, as numpy.pad's "reflect").
+    """
+    batch, height, width, channels = images.shape
+    pad_mode = lookup(PAD_MODES, mode, "config.augment.pad_and_crop.mode")
+    padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), mode=pad_mode)
+    corners = jax.random.randint(key, (batch, 2), 0, 2 * pixels + 1)
+
+    def cut(image: jax.Array, corner: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), (height, width, channels))
+
+    return jax.vmap(cut)(padded, corners)
+
+
+def draw_resized_boxes(
+    key: jax.Array, batch: int, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> jax.Array:
+    """Draws boxes (top, left, height, width), int32 [B, 4], as torchvision's RandomResizedCrop does.
+
+    The area is uniform over `scale` times the image's, the width-to-height ratio log-uniform over `ratio`; of ten
+    tries the first that fits is taken, else the largest centred box whose ratio is within `ratio`.
+    """
+    area_key, ratio_key, place_key = jax.random.split(key, 3)
+    tries = (batch, RESIZED_CROP_ATTEMPTS)
+    area = height * width * jax.random.uniform(area_key, tries, minval=scale[0], maxval=scale[1])
+    log_ratio = jnp.log(jnp.asarray(ratio))
+    aspect = jnp.exp(jax.random.uniform(ratio_key, tries, minval=log_ratio[0], maxval=log_ratio[1]))
+    tried_w = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
+    tried_h = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
+    fits = (0 < tried_w) & (tried_w <= width) & (0 < tried_h) & (tried_h <= height)
+    first = jnp.argmax(fits, axis=1)[:, None]
+
+    image_ratio = width / height
+    fallback_w = round(height * ratio[1]) if image_ratio > ratio[1] else width
+    fallback_h = round(width / ratio[0]) if image_ratio < ratio[0] else height
+    any_fits = fits.any(axis=1)
+    box_w = jnp.where(any_fits, jnp.take_along_axis(tried_w, first, 1)[:, 0], fallback_w)
+    box_h = jnp.where(any_fits, jnp.take_along_axis(tried_h, first, 1)[:, 0], fallback_h)
+
+    place = jax.random.uniform(place_key, (batch, 2))
+    room = jnp.stack([height - box_h, width - box_w], axis=1)
+    drawn = jnp.minimum(jnp.floor(place * (room + 1)).astype(jnp.int32), room)
+    corner = jnp.where(any_fits[:, None], drawn, room // 2)
+    return jnp.concatenate([corner, box_h[:, None], box_w[:, None]], axis=1)
+
+
+def triangle_kernel(x: jax.Array) -> jax.Array:
+    """Bilinear interpolation: the tent of half-width 1."""
+    return jnp.maximum(1 - jnp.abs(x), 0)
+
+
+def cubic_kernel(x: jax.Array) -> jax.Array:
+    """Bicubic interpolation with a = -0.5, as Pillow's: half-width 2."""
+    x = jnp.abs(x)
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return jnp.where(x < 1, near, jnp.where(x < 2, far, 0))
+
+
+INTERPOLATIONS = {"bilinear": triangle_kernel, "bicubic": cubic_kernel}
+
+
+def resize_weights(start: jax.Array, length: jax.Array, size: int, interpolation: str) -> jax.Array:
+    """Returns the matrix [size, size] that resamples the pixels [start, start + length) of a line to `size` pixels.
+
+    As Pillow's resize of the cut-out box: pixel centres at halves, the kernel widened by the scale where it shrinks
+    (antialias), no pixel outside the box, weights that sum to one. start, length: integer scalars of one image.
+    """
+    kernel = lookup(INTERPOLATIONS, interpolation, "config.augment.random_resized_crop.interpolation")
+    source = jnp.arange(size)
+    zoom = length / size
+    centre = start + (jnp.arange(size) + 0.5) * zoom
+    weights = kernel((source + 0.5 - centre[:, None]) / jnp.maximum(zoom, 1))
+    weights = jnp.where((source >= start) & (source < start + length), weights, 0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def resize_boxes(images: jax.Array, boxes: jax.Array, interpolation: str) -> jax.Array:
+    """Cuts `boxes` (top, left, height, width), int32 [B, 4], out of the images and resizes them to the full size.
+
+    Two small matrix products per image instead of a gather: what accelerators do best. Values are clipped to 0-255,
+    since a bicubic kernel overshoots.
+    """
+    _, height, width, _ = images.shape
+
+    def resize(image: jax.Array, box: jax.Array) -> jax.Array:
+        rows = resize_weights(box[0], box[2], height, interpolation).astype(image.dtype)
+        columns = resize_weights(box[1], box[3], width, interpolation).astype(image.dtype)
+        # The highest precision: an accelerator's default (TF32, bfloat16) would round grey levels.
+        return jnp.einsum("yh,hwc,xw->yxc", rows, image, columns, precision=jax.lax.Precision.HIGHEST)
+
+    return jnp.clip(jax.vmap(resize)(images, boxes), 0, 255)
+
+
+def random_resized_crop(
+    key: jax.Array, images: jax.Array, *, scale: tuple[float, float], ratio: tuple[float, float], interpolation: str
+) -> jax.Array:
+    """Cuts a box of random area and shape and resizes it to the full size; see `draw_resized_boxes`.
+
+    interpolation: "bilinear" or "bicubic", both with antialiasing.
+    """
+    batch, height, width, _ = images.shape
+    return resize_boxes(images, draw_resized_boxes(key, batch, height, width, scale, ratio), interpolation)

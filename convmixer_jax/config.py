@@ -1,0 +1,220 @@
+"""The base config: every field of a run with its default, unit and meaning, and the checks of their values.
+
+    config = get_base()
+    config.batch_size = 512          # a recipe assigns existing fields only: the config is locked
+    check(config)
+
+A recipe is a file in `configs/` whose `get_config()` starts from `get_base()`. Library code has no defaults of its
+own: what is not here cannot be configured.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from convmixer_jax.errors import UserError
+
+
+def get_base() -> ConfigDict:
+    """Returns the locked base config. Its values train a ConvMixer-256/8 on CIFAR-10."""
+    config = ConfigDict()
+
+    # Data
+    config.dataset = "cifar10"  # a row of DATASETS: cifar10, digits
+    config.train_examples = 0  # examples: train on a fixed, stratified subset of this size; 0 = all
+    config.val_fraction = 0.0  # share of the training split held out for validation, stratified; 0 = none
+    config.mean = ()  # per channel, scale 0-1; empty = the data set's own
+    config.std = ()  # per channel, scale 0-1; empty = the data set's own
+
+    # Run
+    config.seed = 0  # decides initial weights, order of examples and augmentation
+    config.batch_size = 512  # examples per update over all devices
+    config.eval_batch_size = 0  # examples over all devices, rounded up to a multiple of them; 0 = batch_size
+    config.epochs = 25  # passes over the training split; the tail that does not fill a batch is left out
+    config.dtype = "float32"  # of the computation: float32, bfloat16; parameters, statistics, loss stay float32
+    config.devices = 0  # devices to use, the first ones found; 0 = all
+
+    # Model
+    config.model = ConfigDict()
+    config.model.variant = "convmixer"  # a row of VARIANTS
+    config.model.dim = 256  # channels of every block (h)
+    config.model.depth = 8  # blocks (d)
+    config.model.patch_size = 2  # pixels (p)
+    config.model.kernel_size = 5  # patches (k), of the depthwise convolutions; may be even
+    config.model.activation = "gelu"  # gelu (exact), relu
+    config.model.initializer = "pytorch"  # pytorch (the paper's), lecun_normal (flax's)
+
+    # Augmentation of training images, on the device, on the scale 0-255, before normalisation
+    config.augment = ConfigDict()
+    config.augment.order = ("pad_and_crop", "horizontal_flip")  # rows of AUGMENTATIONS, applied in this order
+    config.augment.pad_and_crop = ConfigDict()
+    config.augment.pad_and_crop.pixels = 4  # pixels added to each side
+    config.augment.pad_and_crop.mode = "zero"  # zero (black), reflect
+    config.augment.random_resized_crop = ConfigDict()
+    config.augment.random_resized_crop.scale = (0.75, 1.0)  # share of the area; (0.08, 1.0) breaks CIFAR
+    config.augment.random_resized_crop.ratio = (3 / 4, 4 / 3)  # width to height
+    config.augment.random_resized_crop.interpolation = "bilinear"  # bilinear, bicubic; both with antialias
+    config.augment.horizontal_flip = ConfigDict()
+    config.augment.horizontal_flip.probability = 0.5  # per image
+    config.label_smoothing = 0.0  # share of each target spread evenly over all classes, in [0, 1)
+
+    # Optimiser
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"  # a row of OPTIMIZERS
+    config.optimizer.b1 = 0.9  # decay of the first moment
+    config.optimizer.b2 = 0.999  # decay of the second moment
+    config.optimizer.eps = 1e-8  # added to the root of the second moment; the ImageNet recipe has 1e-3
+    config.optimizer.weight_decay = 0.005  # times the learning rate, per update
+    config.optimizer.decay_mask = "all"  # all (the CIFAR script), kernels (timm: no biases, no BatchNorm)
+    config.optimizer.clip_norm = 1.0  # largest global norm of the gradient; 0 = no clipping
+
+    # Learning rate
+    config.schedule = ConfigDict()
+    config.schedule.name = "triangle"  # a row of SCHEDULES: triangle (the authors'), slanted_triangle, one_cycle, ...
+    config.schedule.learning_rate = 0.05  # the peak
+    config.schedule.warmup_epochs = 0.0  # epochs of linear rise from 0; read by: cosine
+    config.schedule.final_learning_rate = 0.0  # at the last update; read by: cosine
+
+    # What is written when; all of this may change when a run is resumed
+    config.report_every_steps = 50  # updates between rows of metrics.jsonl
+    config.eval_every_epochs = 1  # epochs between evaluations; the last step is always evaluated
+    config.checkpoint_every_steps = 500  # updates between checkpoints; the last step is always saved
+    config.keep_checkpoints = 2  # newest checkpoints kept; the best is kept too where there is a validation split
+    config.compilation_cache = True  # keep compiled programs on disk, so that the next start is quicker
+
+    # When things go wrong
+    config.max_skipped_steps = 10  # updates in a row with a non-finite loss or gradient that stop the run
+    return config.lock()
+
+
+# May differ between the start of a run and its resumption: none of them changes what is computed.
+RESUME_MAY_CHANGE = frozenset({
+    "devices",
+    "eval_batch_size",
+    "report_every_steps",
+    "eval_every_epochs",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+    "compilation_cache",
+    "max_skipped_steps",
+})  # fmt: skip
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def at_least(least: float) -> Rule:
+    """A number of at least `least`."""
+    return (lambda value: value >= least), f"a number of at least {least}"
+
+
+def share(value: float) -> bool:
+    """Whether value is in [0, 1)."""
+    return 0 <= value < 1
+
+
+SHARE: Rule = (share, "a number from 0 to below 1")
+SWITCH: Rule = (lambda value: isinstance(value, bool), "True or False")
+TEXT: Rule = (lambda value: isinstance(value, str), "a name")
+COMPUTE_DTYPES = ("float32", "bfloat16")
+
+
+def is_range(value: Any, least: float, most: float) -> bool:
+    """Whether value is a pair (low, high) of numbers with least < low <= high <= most."""
+    return (
+        len(value) == 2
+        and all(isinstance(v, int | float) for v in value)
+        and least < value[0] <= value[1] <= most
+    )  # fmt: skip
+
+
+# One row for each field: what its value must satisfy, and how the error says so. Names that pick a row of a table
+# are looked up where the table is, so only their kind is checked here.
+RULES: dict[str, Rule] = {
+    "dataset": TEXT,
+    "train_examples": at_least(0),
+    "val_fraction": SHARE,
+    "mean": (lambda v: all(isinstance(x, int | float) and 0 <= x <= 1 for x in v), "numbers from 0 to 1"),
+    "std": (lambda v: all(isinstance(x, int | float) and 0 < x <= 1 for x in v), "numbers above 0, up to 1"),
+    "seed": (lambda value: 0 <= value < 2**32, "an integer from 0 to 4294967295"),
+    "batch_size": at_least(1),
+    "eval_batch_size": at_least(0),
+    "epochs": at_least(1),
+    "dtype": (lambda value: value in COMPUTE_DTYPES, " or ".join(COMPUTE_DTYPES)),
+    "devices": at_least(0),
+    "model.variant": TEXT,
+    "model.dim": at_least(1),
+    "model.depth": at_least(1),
+    "model.patch_size": at_least(1),
+    "model.kernel_size": at_least(1),
+    "model.activation": TEXT,
+    "model.initializer": TEXT,
+    "augment.order": (lambda value: all(isinstance(name, str) for name in value), "names in a tuple"),
+    "augment.pad_and_crop.pixels": at_least(0),
+    "augment.pad_and_crop.mode": TEXT,
+    "augment.random_resized_crop.scale": (lambda v: is_range(v, 0, 1), "(low, high) with 0 < low <= high <= 1"),
+    "augment.random_resized_crop.ratio": (lambda v: is_range(v, 0, 100), "(low, high) with 0 < low <= high <= 100"),
+    "augment.random_resized_crop.interpolation": TEXT,
+    "augment.horizontal_flip.probability": (lambda value: 0 <= value <= 1, "a number from 0 to 1"),
+    "label_smoothing": SHARE,
+    "optimizer.name": TEXT,
+    "optimizer.b1": SHARE,
+    "optimizer.b2": SHARE,
+    "optimizer.eps": (lambda value: value > 0, "a number above 0"),
+    "optimizer.weight_decay": at_least(0),
+    "optimizer.decay_mask": TEXT,
+    "optimizer.clip_norm": at_least(0),
+    "schedule.name": TEXT,
+    "schedule.learning_rate": (lambda value: value > 0, "a number above 0"),
+    "schedule.warmup_epochs": at_least(0),
+    "schedule.final_learning_rate": at_least(0),
+    "report_every_steps": at_least(1),
+    "eval_every_epochs": at_least(1),
+    "checkpoint_every_steps": at_least(1),
+    "keep_checkpoints": at_least(1),
+    "compilation_cache": SWITCH,
+    "max_skipped_steps": at_least(1),
+}
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (dotted name, value) of every field, in the order of the base config."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError, naming field, value and what is accepted, for the first field whose value is out of range."""
+    for name, value in flatten(config):
+        accepts, description = RULES[name]
+        # NaN and infinity pass comparisons that they should not, and no field has a use for them.
+        finite = not isinstance(value, float) or abs(value) < float("inf")
+        if not (finite and accepts(value)):
+            raise UserError(f"config.{name} is {value!r}: it must be {description}")
+
+
+def to_plain(config: ConfigDict) -> dict[str, Any]:
+    """Returns the fields as a flat dict of values that survive JSON unchanged (tuples become lists)."""
+    return json.loads(json.dumps(dict(flatten(config))))
+
+
+def digest(config: ConfigDict) -> str:
+    """Returns a SHA-256, in hexadecimal, of the fields that decide what a run computes."""
+    deciding = {name: value for name, value in to_plain(config).items() if name not in RESUME_MAY_CHANGE}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def differences(saved: dict[str, Any], config: ConfigDict) -> list[str]:
+    """Returns "name: saved value -> new value" for each field that may not change on resume but did."""
+    new = to_plain(config)
+    missing = "not there"
+    return [
+        f"config.{name}: {saved.get(name, missing)!r} -> {new.get(name, missing)!r}"
+        for name in sorted(saved.keys() | new.keys())
+        if name not in RESUME_MAY_CHANGE and saved.get(name, missing) != new.get(name, missing)
+    ]

@@ -1,0 +1,45 @@
+"""The table of model variants, and the one place that builds a model from plain settings.
+
+    model = make_model("convmixer", num_classes=10, dtype="bfloat16", dim=256, depth=8, patch_size=2, kernel_size=5,
+                       activation="gelu", initializer="pytorch")
+
+To add a variant, add a row to VARIANTS; the parameter-count table in the tests then asks for its count.
+"""
+
+from flax import linen as nn
+
+from convmixer_jax.errors import lookup
+from convmixer_jax.models.convmixer import ACTIVATIONS, ConvMixer
+from convmixer_jax.models.initializers import INITIALIZERS
+
+VARIANTS: dict[str, type[nn.Module]] = {"convmixer": ConvMixer}
+
+
+def make_model(
+    variant: str,
+    *,
+    num_classes: int,
+    dtype: str,
+    dim: int,
+    depth: int,
+    patch_size: int,
+    kernel_size: int,
+    activation: str,
+    initializer: str,
+) -> nn.Module:
+    """Returns the model; raises UserError, naming the config's field, where a choice is not in its table.
+
+    dtype: of the computation ("float32" or "bfloat16"); parameters and statistics are float32 always.
+    """
+    lookup(ACTIVATIONS, activation, "config.model.activation")
+    lookup(INITIALIZERS, initializer, "config.model.initializer")
+    return lookup(VARIANTS, variant, "config.model.variant")(
+        dim=dim,
+        depth=depth,
+        patch_size=patch_size,
+        kernel_size=kernel_size,
+        num_classes=num_classes,
+        activation=activation,
+        initializer=initializer,
+        dtype=dtype,
+    )

@@ -1,0 +1,63 @@
+"""Files of a workdir: written whole or not at all.
+
+    write_json(workdir / "result.json", result)
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from convmixer_jax.errors import UserError
+
+
+def to_json(value: Any) -> Any:
+    """Returns value with NaN and infinities, which JSON does not have, replaced by None, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    return value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces `path` in one move: a reader, or a crash, finds the old text or the new one, never a part."""
+    unfinished = path.with_name(f"{path.name}.tmp")
+    with unfinished.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Replaces `path` by `value` as indented JSON, in one move."""
+    write_text(path, json.dumps(to_json(value), indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Returns the object in `path`, None where there is no such file. Raises UserError where it is not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): it is not a file of this program; use another --workdir"
+        ) from error
+
+
+def make_workdir(path: Path) -> None:
+    """Makes the folder, with parents, and sees that a file can be written. Raises UserError where it cannot."""
+    probe = path / ".writable"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"--workdir {path} cannot be written ({error.strerror}): name a folder that can, or free its place"
+        ) from error

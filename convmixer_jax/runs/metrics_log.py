@@ -1,0 +1,95 @@
+"""metrics.jsonl, one JSON object per report, and the TensorBoard events made from it.
+
+    log = MetricsLog(workdir, after_step=1000)
+    log.write({"step": 1050, "train/loss": 1.2})
+    log.flush()
+
+The JSON lines are the record; the events are derived from them and rebuilt at every start.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from convmixer_jax.runs.files import to_json, write_text
+
+
+def parse_row(line: str) -> dict[str, Any] | None:
+    """Returns the row of one line; None where the line is not a whole row (torn by a crash, say)."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+
+
+def rewind(workdir: Path, step: int) -> list[dict[str, Any]]:
+    """Takes the rows after `step` out of metrics.jsonl and returns those that stay.
+
+    They move to metrics.discarded.jsonl, with any line in the middle that cannot be read; a torn last line is
+    dropped. The discarded file is on disk before the other one is replaced, so that no row is ever lost.
+    """
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    parsed = [(line, parse_row(line)) for line in lines]
+    if parsed and parsed[-1][1] is None:
+        parsed.pop()
+    kept = [(line, row) for line, row in parsed if row is not None and row["step"] <= step]
+    discarded = [line for line, row in parsed if row is None or row["step"] > step]
+    if discarded:
+        with (workdir / "metrics.discarded.jsonl").open("a") as file:
+            file.writelines(f"{line}\n" for line in discarded)
+            file.flush()
+            os.fsync(file.fileno())
+    if len(kept) < len(lines):
+        write_text(path, "".join(f"{line}\n" for line, _ in kept))
+    return [row for _, row in kept if row is not None]
+
+
+class MetricsLog:
+    """Appends rows to metrics.jsonl and to the events in tensorboard/."""
+
+    def __init__(self, workdir: Path, after_step: int):
+        """Rewinds the record to `after_step`, the step that the run goes on from (0 for a fresh one)."""
+        rows = rewind(workdir, after_step)
+        events = workdir / "tensorboard"
+        shutil.rmtree(events, ignore_errors=True)
+        self._events = SummaryWriter(str(events))
+        self._file = (workdir / "metrics.jsonl").open("a")
+        for row in rows:
+            self._write_events(row)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends one row, which must have `step` (int). NaN becomes null in the JSON."""
+        self._file.write(json.dumps(to_json(row)) + "\n")
+        self._file.flush()
+        self._write_events(row)
+
+    def _write_events(self, row: dict[str, Any]) -> None:
+        split = row.get("eval/split")
+        for name, value in row.items():
+            if isinstance(value, int | float) and name != "step":
+                # The tag says which split a curve was taken from: eval/test/top1.
+                tag = name.replace("eval/", f"eval/{split}/") if split else name
+                self._events.add_scalar(tag, value, row["step"])
+
+    def write_image(self, name: str, image: np.ndarray, step: int) -> None:
+        """Adds an image, uint8 [H, W, 3], to the events."""
+        self._events.add_image(name, image, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        """Returns when every row so far is on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._events.flush()
+
+    def close(self) -> None:
+        """Flushes and closes both."""
+        self.flush()
+        self._file.close()
+        self._events.close()

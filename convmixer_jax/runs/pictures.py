@@ -1,0 +1,37 @@
+"""Pictures that a run leaves in its workdir.
+
+    save_picture(workdir / "augmented.png", image_grid(images))
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+# Small images are enlarged, without smoothing, to about this many pixels a side.
+TILE_PIXELS = 64
+
+
+def image_grid(images: np.ndarray, columns: int = 8) -> np.ndarray:
+    """Lays images uint8 [N, H, W, C], C 1 or 3, out row by row; returns uint8 [rows * h, columns * w, 3].
+
+    The last row is filled up with black.
+    """
+    n, height, width, channels = images.shape
+    zoom = max(1, TILE_PIXELS // max(height, width))
+    tiles = np.repeat(np.repeat(images, zoom, axis=1), zoom, axis=2)
+    tiles = np.repeat(tiles, 3 // channels, axis=3)
+    rows = -(-n // columns)
+    tiles = np.concatenate([tiles, np.zeros((rows * columns - n, *tiles.shape[1:]), np.uint8)])
+    tiles = tiles.reshape(rows, columns, height * zoom, width * zoom, 3).transpose(0, 2, 1, 3, 4)
+    return tiles.reshape(rows * height * zoom, columns * width * zoom, 3)
+
+
+def save_picture(path: Path, image: np.ndarray) -> None:
+    """Writes uint8 [H, W, 3] as PNG."""
+    Image.fromarray(image).save(path)
+
+
+def load_picture(path: Path) -> np.ndarray:
+    """Reads a picture that `save_picture` wrote."""
+    return np.asarray(Image.open(path).convert("RGB"))

@@ -1,0 +1,72 @@
+"""What a person sees of a run: a progress bar on a terminal, a line per report elsewhere.
+
+    with Progress(total_steps, start_step, batch_size) as progress:
+        progress.advance(); progress.say("step 50 ...")
+"""
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as h:mm:ss."""
+    minutes, rest = divmod(round(max(seconds, 0)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+class Progress:
+    """Counts updates on standard error; images per second and time left come from the updates of this start."""
+
+    def __init__(self, total_steps: int, start_step: int, batch_size: int, enabled: bool = True):
+        self.total_steps, self.start_step, self.step, self.batch_size = total_steps, start_step, start_step, batch_size
+        self.enabled = enabled
+        self._started = time.monotonic()
+        self._terminal = enabled and sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total_steps * batch_size,
+            initial=start_step * batch_size,
+            unit=" images",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=not self._terminal,
+        )
+
+    def advance(self) -> None:
+        """Counts one update."""
+        self.step += 1
+        self._bar.update(self.batch_size)
+
+    def time_left(self) -> str:
+        """Returns the time to the last update at the pace so far, as h:mm:ss."""
+        pace = (time.monotonic() - self._started) / max(self.step - self.start_step, 1)
+        return duration(pace * (self.total_steps - self.step))
+
+    def say(self, line: str) -> None:
+        """Prints a line above the bar."""
+        if self.enabled:
+            tqdm.write(line, file=sys.stderr)
+
+    def report(self, row: dict[str, float]) -> None:
+        """Shows a row of training metrics: beside the bar on a terminal, else as a line."""
+        facts = (
+            f"loss {row['train/loss']:.4f}  top1 {row['train/top1']:.4f}  lr {row['schedule/learning_rate']:.2g}  "
+            f"input wait {row['perf/input_wait']:.1%}"
+        )
+        if self._terminal:
+            self._bar.set_postfix_str(facts)
+        else:
+            self.say(
+                f"step {row['step']}/{self.total_steps}  epoch {row['epoch']:.2f}  {facts}  "
+                f"{row['perf/images_per_sec']:.0f} images/s  {self.time_left()} left"
+            )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()

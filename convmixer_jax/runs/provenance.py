@@ -1,0 +1,38 @@
+"""Where a result comes from: versions, devices and git revision, recorded in config.json at every start."""
+
+import datetime
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import convmixer_jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_collections", "clu")
+
+
+def git_revision() -> str | None:
+    """Returns the commit of this checkout, with "-dirty" where files differ from it; None outside of git."""
+    folder = Path(convmixer_jax.__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def describe() -> dict[str, Any]:
+    """Returns time (UTC), versions, devices, processes and git revision, as plain values."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {"convmixer_jax": convmixer_jax.__version__, "python": platform.python_version()} | versions,
+        "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
+        "platform": platform.platform(),
+        "git_revision": git_revision(),
+    }

@@ -1,0 +1,40 @@
+"""SIGTERM and SIGINT as a request that the loop looks at between updates.
+
+    with StopRequest() as stop:
+        while not stop.requested: ...
+
+The second signal gets the default handler back, so whoever cannot wait for the save ends the process at once; a
+checkpoint is published by a rename, so nothing saved is harmed.
+"""
+
+import signal
+from types import FrameType, TracebackType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Holds the first signal that came while the context was open."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.received is not None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+
+    def __enter__(self) -> "StopRequest":
+        self._previous = {each: signal.signal(each, self._note) for each in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for each, handler in self._previous.items():
+            signal.signal(each, handler)

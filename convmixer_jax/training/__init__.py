@@ -1,0 +1,1 @@
+"""State, optimiser, compiled steps, evaluation and the loop that joins everything."""

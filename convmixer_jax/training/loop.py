@@ -1,0 +1,236 @@
+"""The training loop: what happens after which update.
+
+A step number counts completed updates (skipped ones included): report, evaluation and checkpoint n all describe the
+state after n updates. After update n the order is: report, evaluate, save, then look whether a signal asks to stop.
+Metrics are fetched late, so that the device never waits for the host.
+"""
+
+import collections
+from typing import Any
+
+import jax
+import numpy as np
+from flax import serialization
+
+from convmixer_jax.config import digest
+from convmixer_jax.data.resident import ResidentEvaluation, ResidentInput, put
+from convmixer_jax.errors import ExitCode
+from convmixer_jax.runs.checkpoint import Checkpoints
+from convmixer_jax.runs.clock import RunClock, Timeline
+from convmixer_jax.runs.metrics_log import MetricsLog
+from convmixer_jax.runs.progress import Progress
+from convmixer_jax.runs.signals import StopRequest
+from convmixer_jax.training.assembly import Experiment
+from convmixer_jax.training.evaluate import evaluate
+from convmixer_jax.training.mesh import replicated
+from convmixer_jax.training.metrics import TrainSums
+from convmixer_jax.training.state import TrainState
+
+# Updates that may be under way at once: one runs while the next is handed over, and no more pile up.
+IN_FLIGHT = 2
+
+
+class DivergedError(RuntimeError):
+    """Too many updates in a row had a non-finite loss or gradient."""
+
+
+class Loop:
+    """One start of a run, from the state it begins with to the last update, a signal or divergence."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        train_step: jax.stages.Compiled,
+        state: TrainState,
+        source: ResidentInput,
+        evaluations: dict[str, ResidentEvaluation],
+        *,
+        checkpoints: Checkpoints,
+        log: MetricsLog | None,
+        progress: Progress,
+        clock: RunClock,
+        stop: StopRequest,
+        timeline: Timeline,
+        history: dict[str, Any],
+    ):
+        """Takes everything ready.
+
+        evaluations: by split, the one evaluated while training first. log: None on all processes but the first.
+        history: what a checkpoint's meta carries of the run so far: train_top1 (of the last whole epoch) and best.
+        """
+        self.experiment, self.config = experiment, experiment.config
+        self.train_step, self.state, self.source, self.evaluations = train_step, state, source, evaluations
+        self.checkpoints, self.log, self.progress, self.clock, self.stop = checkpoints, log, progress, clock, stop
+        self.timeline = timeline
+        self.train_top1: float | None = history.get("train_top1")
+        self.best: dict[str, Any] | None = history.get("best")
+        self.results: dict[str, dict[str, Any]] = {}  # the newest evaluation of each split
+        self._reported_step = int(state.step)
+        self._told_failures: set[int] = set()
+        self._epoch_sums: TrainSums | None = None
+        self._pending: collections.deque[tuple[dict[str, Any], TrainSums]] = collections.deque()
+        self._watched: collections.deque[dict[str, jax.Array]] = collections.deque()
+
+    def run(self) -> ExitCode:
+        """Trains from the state's step to the end: DONE; STOPPED after a signal and a save; UNSAVED if a save failed."""
+        step, total_steps = self._reported_step, self.experiment.total_steps
+        self.clock.start_updates()
+        while step < total_steps:
+            if self.stop.requested:
+                return self._stop(step)
+            self._update(step)
+            step += 1
+            last = step == total_steps
+            if step % self.config.report_every_steps == 0 or last:
+                self._report(step)
+            val_top1 = self._end_epoch(step, last) if step % self.experiment.steps_per_epoch == 0 else None
+            is_best = val_top1 is not None and self.best is not None and self.best["step"] == step
+            if step % self.config.checkpoint_every_steps == 0 or last or is_best:
+                self._save(step, val_top1)
+            self._tell_failures()
+        return self._confirm(step, ExitCode.DONE)
+
+    def _update(self, step: int) -> None:
+        """Makes the update that turns state `step` into state `step + 1`; waits only for earlier ones."""
+        with self.clock.waiting_for_input():
+            batch = self.source.batch(step)
+        seed = np.uint32(self.config.seed)
+        self.state, watch = self.train_step(self.state, seed, self.source.data, batch)
+        if "first update" not in self.timeline.parts:
+            jax.block_until_ready(watch)
+            self.timeline.mark("first update")
+            self.progress.say(f"start-up: {self.timeline}")
+        self._look_late(watch)
+        self.progress.advance()
+
+    def _look_late(self, watch: dict[str, jax.Array]) -> None:
+        """Waits for the update before the last and stops the run where too many in a row were skipped."""
+        self._watched.append(watch)
+        if len(self._watched) <= IN_FLIGHT:
+            return
+        seen = jax.device_get(self._watched.popleft())
+        if seen["skipped_in_a_row"] >= self.config.max_skipped_steps:
+            self._write_reports()
+            self.checkpoints.confirm()
+            raise DivergedError(
+                f"{seen['skipped_in_a_row']} updates in a row up to step {seen['step']} had a non-finite loss or "
+                f"gradient (config.max_skipped_steps); the last good checkpoint is "
+                f"{'none' if self.checkpoints.saved is None else f'step {self.checkpoints.saved}'}. "
+                "Lower config.schedule.learning_rate or set config.optimizer.clip_norm, with another --workdir"
+            )
+
+    def _zeros(self) -> TrainSums:
+        whole = replicated(self.experiment.mesh)
+        return jax.tree.map(lambda leaf: put(jax.device_get(leaf), whole), TrainSums.zeros())
+
+    def _report(self, step: int) -> None:
+        """Takes the sums out of the state and queues their row; writes the row before, which is surely ready."""
+        sums, self.state = self.state.report, self.state.replace(report=self._zeros())
+        seconds, waited = self.clock.lap()
+        images = self.config.batch_size * (step - self._reported_step)
+        self._reported_step = step
+        row = {
+            "step": step,
+            "epoch": step / self.experiment.steps_per_epoch,
+            "schedule/learning_rate": float(self.experiment.schedule(step - 1)),
+            "perf/images_per_sec": images / seconds,
+            "perf/input_wait": waited / seconds,
+        }
+        self._write_reports()
+        self._pending.append((row, sums))
+
+    def _write_reports(self) -> None:
+        """Writes the queued rows; waits for their updates."""
+        while self._pending:
+            row, sums = self._pending.popleft()
+            row |= sums.means()
+            if self.log:
+                self.log.write(row)
+            self.progress.report(row)
+            if row["train/skipped_updates"]:
+                self.progress.say(
+                    f"warning: {row['train/skipped_updates']} updates up to step {row['step']} were skipped: "
+                    "their loss or gradient was not finite"
+                )
+
+    def _end_epoch(self, step: int, last: bool) -> float | None:
+        """Takes the epoch's sums; evaluates where it is due. Returns the validation top-1 where there is one."""
+        self._epoch_sums, self.state = self.state.epoch, self.state.replace(epoch=self._zeros())
+        epoch = step // self.experiment.steps_per_epoch
+        if epoch % self.config.eval_every_epochs and not last:
+            return None
+        with self.clock.pause():
+            self._write_reports()
+            for split in self.evaluations if last else [self.experiment.eval_split]:
+                self._evaluate(split, step)
+        if self.experiment.eval_split == "test":
+            return None
+        val_top1 = self.results["val"]["top1"]
+        if self.best is None or val_top1 >= self.best["val_top1"]:
+            self.best = {"val_top1": val_top1, "step": step}
+        return val_top1
+
+    def _evaluate(self, split: str, step: int) -> None:
+        result = evaluate(
+            self.experiment.eval_step,
+            self.state.params,
+            self.state.batch_stats,
+            self.evaluations[split],
+            self.experiment.sizes[split],
+        )
+        self.results[split] = result
+        row = {"step": step, "epoch": step / self.experiment.steps_per_epoch, "eval/split": split}
+        row |= {f"eval/{name}": result[name] for name in ("n", "top1", "top5", "loss")}
+        if self.log:
+            self.log.write(row)
+        self.progress.say(
+            f"step {step}  epoch {row['epoch']:.0f}  {split} split, {result['n']} images: top1 {result['top1']:.4f}  "
+            f"top5 {result['top5']:.4f}  loss {result['loss']:.4f}"
+        )
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """Returns what a checkpoint of `step` carries beside its arrays: config digest, history and seconds."""
+        if self._epoch_sums is not None:
+            self.train_top1, self._epoch_sums = self._epoch_sums.means()["train/top1"], None
+        return {
+            "step": step,
+            "config_digest": digest(self.config),
+            "train_top1": self.train_top1,
+            "best": self.best,
+            "seconds": self.clock.seconds,
+            "step_seconds": self.clock.step_seconds,
+        }
+
+    def _save(self, step: int, val_top1: float | None = None) -> None:
+        """Starts to save step `step`. Rows up to it are on disk before, so that a resumed run misses none."""
+        with self.clock.pause():
+            self._write_reports()
+            if self.log:
+                self.log.flush()
+            self.checkpoints.save(step, serialization.to_state_dict(self.state), self.meta(step), val_top1)
+
+    def _tell_failures(self) -> None:
+        """Says at once where a save has failed; the run goes on."""
+        self.checkpoints.confirm_if_finished()
+        for step in self.checkpoints.failures.keys() - self._told_failures:
+            self._told_failures.add(step)
+            self.progress.say(f"warning: checkpoint {step} could not be saved: {self.checkpoints.failures[step]}")
+
+    def _confirm(self, step: int, code: ExitCode) -> ExitCode:
+        """Waits for the save of `step` and returns `code`, or UNSAVED where it failed."""
+        with self.clock.pause():
+            self._write_reports()
+            self.checkpoints.confirm()
+        self._tell_failures()
+        return code if self.checkpoints.saved == step else ExitCode.UNSAVED
+
+    def _stop(self, step: int) -> ExitCode:
+        """Saves `step`, unless that is done or there is nothing to save yet, and waits for it."""
+        assert self.stop.received is not None
+        self.progress.say(f"{self.stop.received.name} received: saving step {step}")
+        self.checkpoints.confirm()
+        if step == 0:
+            return ExitCode.STOPPED
+        if self.checkpoints.saved != step:
+            self._save(step)
+        return self._confirm(step, ExitCode.STOPPED)
