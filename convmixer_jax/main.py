@@ -10,7 +10,9 @@ another process lost, run again; 1 anything else.
 """
 
 import dataclasses
+import itertools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -48,7 +50,9 @@ class Arguments:
 def define_flags(argv: Sequence[str]) -> flags.FlagValues:
     """Returns the flags, not yet parsed. They are this module's own, so that importing it defines nothing global."""
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "recipe, a file of configs/", flag_values=values, sys_argv=list(argv))
+    config_flags.DEFINE_config_file(
+        "config", None, "recipe, a file of configs/", flag_values=values, sys_argv=list(argv)
+    )
     flags.DEFINE_string("workdir", None, "folder of the run (default: runs/<name of the config>)", flag_values=values)
     flags.DEFINE_string("data_dir", None, f"data (default: $CONVMIXER_DATA_DIR, else {CACHE})", flag_values=values)
     flags.DEFINE_enum("mode", "train", ["train", "eval"], "train, or evaluate a checkpoint", flag_values=values)
@@ -59,7 +63,18 @@ def define_flags(argv: Sequence[str]) -> flags.FlagValues:
 def help_text() -> str:
     """Returns what --help prints: usage, exit codes, examples, and every field of the config with its default."""
     fields = "\n".join(f"  --config.{name}={value!r}" for name, value in flatten(get_base()))
-    return f"{__doc__}{EXAMPLES}\nFields with their base values (meanings and units: convmixer_jax/config.py):\n{fields}"
+    return (
+        f"{__doc__}{EXAMPLES}\nFields with their base values (meanings and units: convmixer_jax/config.py):\n{fields}"
+    )
+
+
+def config_path(argv: Sequence[str]) -> Path | None:
+    """Returns the recipe that the command line names, None where it names none."""
+    for argument, following in itertools.pairwise([*argv, ""]):
+        name, _, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            return Path(value or following)
+    return None
 
 
 def flag_error(error: Exception, argv: Sequence[str]) -> UserError:
@@ -73,6 +88,13 @@ def flag_error(error: Exception, argv: Sequence[str]) -> UserError:
         if argument.startswith("--config.") and name not in known:
             near = suggest(name, known)
             return UserError(f"--config.{name}: there is no such field{near}; --help lists all of them")
+    recipe = config_path(argv)
+    if recipe is not None and not recipe.is_file():
+        return UserError(f"--config {recipe}: there is no such file; recipes are Python files, e.g. configs/digits.py")
+    unknown = re.search(r'Key "(\w+)" does not exist', str(error))
+    if unknown:
+        near = suggest(unknown[1], [part for name in known for part in name.split(".")])
+        return UserError(f"--config {recipe} assigns {unknown[1]!r}: there is no such field{near}; --help lists all")
     last = [line for line in str(error).splitlines() if line.strip()][-1]
     return UserError(f"{last.strip()} (--help shows what is accepted)")
 
@@ -83,6 +105,8 @@ def parse(argv: Sequence[str]) -> Arguments:
     try:
         rest = values(list(argv))
         config = values.config
+        if config is not None:
+            config.keys()  # a recipe that could not be read raises only when it is looked at
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
         raise flag_error(error, argv) from error
     if len(rest) > 1:
@@ -114,9 +138,7 @@ def run(arguments: Arguments) -> ExitCode:
         from convmixer_jax.training import runner
 
         if arguments.mode == "eval":
-            return runner.evaluate_checkpoint(
-                arguments.config, arguments.workdir, arguments.data_dir, arguments.step
-            )
+            return runner.evaluate_checkpoint(arguments.config, arguments.workdir, arguments.data_dir, arguments.step)
         return runner.train(arguments.config, arguments.workdir, arguments.data_dir, stop, timeline)
 
 

@@ -75,8 +75,8 @@ class Examples:
 
     def digest(self) -> str:
         """Returns the SHA-256 of all pixels and labels in their order, in hexadecimal."""
-        sha = hashlib.sha256(np.ascontiguousarray(self.image))
-        sha.update(np.ascontiguousarray(self.label, dtype="<i4"))
+        sha = hashlib.sha256(np.ascontiguousarray(self.image).data)
+        sha.update(np.ascontiguousarray(self.label, dtype="<i4").data)
         return sha.hexdigest()
 
 

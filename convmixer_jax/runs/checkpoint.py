@@ -37,7 +37,9 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy, cleanup_tmp_directories=not read_only, read_only=read_only, create=not read_only
         )
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        # Named at once: the metadata of a checkpoint can then be read before any was saved or restored here.
+        handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(directory.absolute(), options=options, item_handlers=handlers)
         self._writing: int | None = None
         self.saved = max(self.steps(), default=None)
         self.failures: dict[int, str] = {}

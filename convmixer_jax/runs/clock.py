@@ -1,7 +1,7 @@
 """Seconds of a run, by what they were spent on, carried over restarts.
 
-    with clock.measure("evaluation"): ...
-    interval = clock.lap()
+with clock.measure("evaluation"): ...
+interval = clock.lap()
 """
 
 import contextlib

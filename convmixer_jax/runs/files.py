@@ -1,6 +1,6 @@
 """Files of a workdir: written whole or not at all.
 
-    write_json(workdir / "result.json", result)
+write_json(workdir / "result.json", result)
 """
 
 import json

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
+from convmixer_jax.runs.events import EventsFile
 from convmixer_jax.runs.files import to_json, write_text
 
 
@@ -59,7 +59,7 @@ class MetricsLog:
         rows = rewind(workdir, after_step)
         events = workdir / "tensorboard"
         shutil.rmtree(events, ignore_errors=True)
-        self._events = SummaryWriter(str(events))
+        self._events = EventsFile(events)
         self._file = (workdir / "metrics.jsonl").open("a")
         for row in rows:
             self._write_events(row)
@@ -72,15 +72,14 @@ class MetricsLog:
 
     def _write_events(self, row: dict[str, Any]) -> None:
         split = row.get("eval/split")
-        for name, value in row.items():
-            if isinstance(value, int | float) and name != "step":
-                # The tag says which split a curve was taken from: eval/test/top1.
-                tag = name.replace("eval/", f"eval/{split}/") if split else name
-                self._events.add_scalar(tag, value, row["step"])
+        # The tag says which split a curve was taken from: eval/test/top1.
+        tags = {name.replace("eval/", f"eval/{split}/") if split else name: value for name, value in row.items()}
+        numbers = {tag: value for tag, value in tags.items() if isinstance(value, int | float) and tag != "step"}
+        self._events.write_scalars(numbers, row["step"])
 
     def write_image(self, name: str, image: np.ndarray, step: int) -> None:
         """Adds an image, uint8 [H, W, 3], to the events."""
-        self._events.add_image(name, image, step, dataformats="HWC")
+        self._events.write_image(name, image, step)
 
     def flush(self) -> None:
         """Returns when every row so far is on disk."""

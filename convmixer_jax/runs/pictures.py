@@ -1,6 +1,6 @@
 """Pictures that a run leaves in its workdir.
 
-    save_picture(workdir / "augmented.png", image_grid(images))
+save_picture(workdir / "augmented.png", image_grid(images))
 """
 
 from pathlib import Path

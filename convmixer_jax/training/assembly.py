@@ -24,7 +24,14 @@ from convmixer_jax.training.mesh import make_mesh, over_data, replicated
 from convmixer_jax.training.optimizers import make_optimizer
 from convmixer_jax.training.schedules import Schedule, ScheduleSettings, make_schedule
 from convmixer_jax.training.state import TrainState, create_state
-from convmixer_jax.training.step import Augment, Normalise, jit_eval_step, jit_train_step, make_eval_step, make_train_step
+from convmixer_jax.training.step import (
+    Augment,
+    Normalise,
+    jit_eval_step,
+    jit_train_step,
+    make_eval_step,
+    make_train_step,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +83,9 @@ def check_against_dataset(config: ConfigDict, dataset: Dataset) -> None:
     height, width, channels = dataset.image_shape
     for name in ("mean", "std"):
         if len(config[name]) not in (0, channels):
-            raise UserError(f"config.{name} is {config[name]!r}: {config.dataset} has {channels} channels; give as many")
+            raise UserError(
+                f"config.{name} is {config[name]!r}: {config.dataset} has {channels} channels; give as many"
+            )
     if config.model.patch_size > min(height, width):
         raise UserError(
             f"config.model.patch_size is {config.model.patch_size}: images of {config.dataset} are {height}x{width} "
@@ -136,9 +145,14 @@ def assemble(config: ConfigDict) -> Experiment:
     augment, to_input = assemble_images(config, dataset)
     mesh = make_mesh(config.devices)
     check_against_mesh(config, mesh)
-    images = {"take": resident.take, "normalise": to_input}
     train_step = make_train_step(
-        model, tx, schedule, augment=augment, label_smoothing=config.label_smoothing, **images
+        model,
+        tx,
+        schedule,
+        take=resident.take,
+        augment=augment,
+        normalise=to_input,
+        label_smoothing=config.label_smoothing,
     )
     create = functools.partial(create_state, model=model, tx=tx, image_shape=dataset.image_shape)
     init_state = jax.jit(create, out_shardings=replicated(mesh))
@@ -154,7 +168,7 @@ def assemble(config: ConfigDict) -> Experiment:
         augment=augment,
         init_state=init_state,
         train_step=jit_train_step(train_step, mesh),
-        eval_step=jit_eval_step(make_eval_step(model, **images), mesh),
+        eval_step=jit_eval_step(make_eval_step(model, take=resident.take, normalise=to_input), mesh),
         abstract_state=abstract_state(init_state, mesh),
     )
     check_shapes(experiment)

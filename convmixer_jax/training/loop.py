@@ -71,8 +71,16 @@ class Loop:
         self._pending: collections.deque[tuple[dict[str, Any], TrainSums]] = collections.deque()
         self._watched: collections.deque[dict[str, jax.Array]] = collections.deque()
 
+    @property
+    def done(self) -> bool:
+        """Whether the last update was made; its evaluations are then in `results`."""
+        return self._reported_step == self.experiment.total_steps
+
     def run(self) -> ExitCode:
-        """Trains from the state's step to the end: DONE; STOPPED after a signal and a save; UNSAVED if a save failed."""
+        """Trains from the state's step to the end.
+
+        Returns DONE; STOPPED after a signal and a save; UNSAVED where the save of the last state failed.
+        """
         step, total_steps = self._reported_step, self.experiment.total_steps
         self.clock.start_updates()
         while step < total_steps:
@@ -162,7 +170,7 @@ class Loop:
         with self.clock.pause():
             self._write_reports()
             for split in self.evaluations if last else [self.experiment.eval_split]:
-                self._evaluate(split, step)
+                self._log_evaluation(split, step)
         if self.experiment.eval_split == "test":
             return None
         val_top1 = self.results["val"]["top1"]
@@ -170,15 +178,15 @@ class Loop:
             self.best = {"val_top1": val_top1, "step": step}
         return val_top1
 
-    def _evaluate(self, split: str, step: int) -> None:
-        result = evaluate(
-            self.experiment.eval_step,
-            self.state.params,
-            self.state.batch_stats,
-            self.evaluations[split],
-            self.experiment.sizes[split],
-        )
-        self.results[split] = result
+    def evaluate(self, split: str) -> dict[str, Any]:
+        """Evaluates the current state on a split and keeps the result in `results`."""
+        state, source = self.state, self.evaluations[split]
+        expected = self.experiment.sizes[split]
+        self.results[split] = evaluate(self.experiment.eval_step, state.params, state.batch_stats, source, expected)
+        return self.results[split]
+
+    def _log_evaluation(self, split: str, step: int) -> None:
+        result = self.evaluate(split)
         row = {"step": step, "epoch": step / self.experiment.steps_per_epoch, "eval/split": split}
         row |= {f"eval/{name}": result[name] for name in ("n", "top1", "top5", "loss")}
         if self.log:

@@ -12,8 +12,7 @@ import numpy as np
 from flax import struct
 
 
-@struct.dataclass
-class TrainSums:
+class TrainSums(struct.PyTreeNode):
     """What was summed over the updates since the last reset; scalars. Skipped updates add to `skipped` alone."""
 
     loss: jax.Array  # float32: sum over examples
@@ -35,7 +34,7 @@ class TrainSums:
         )
 
     def add(
-        self, *, loss: jax.Array, top1: jax.Array, examples: int, grad_norm: jax.Array, finite: jax.Array
+        self, loss: jax.Array, top1: jax.Array, examples: int, grad_norm: jax.Array, finite: jax.Array
     ) -> "TrainSums":
         """Adds one update: mean loss, correct examples, batch size, gradient norm, and whether all was finite."""
 
@@ -66,8 +65,7 @@ class TrainSums:
         }
 
 
-@struct.dataclass
-class EvalSums:
+class EvalSums(struct.PyTreeNode):
     """What one evaluation batch adds up to; padding counts for nothing."""
 
     loss: jax.Array  # float32: sum over examples

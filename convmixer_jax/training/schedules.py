@@ -72,7 +72,7 @@ def slanted_triangle(settings: ScheduleSettings, cut: float = 0.1, ratio: float 
 
 
 def one_cycle(settings: ScheduleSettings) -> Schedule:
-    """torch.optim.lr_scheduler.OneCycleLR with its defaults: peak/25, cosine to the peak at 3/10, cosine to peak/25e4."""
+    """torch.optim.lr_scheduler.OneCycleLR with its defaults: peak/25, peak at 3/10, peak/25e4, cosines between."""
     last, peak = max(settings.total_steps - 1, 1), settings.learning_rate
     top = max(0.3 * settings.total_steps - 1, 1e-6)
 
@@ -92,7 +92,8 @@ def cosine(settings: ScheduleSettings) -> Schedule:
     warmup = round(settings.warmup_epochs * settings.steps_per_epoch)
     if warmup >= settings.total_steps:
         raise UserError(
-            f"config.schedule.warmup_epochs is {settings.warmup_epochs}: it must be below config.epochs ({settings.epochs})"
+            f"config.schedule.warmup_epochs is {settings.warmup_epochs}: it must be below config.epochs, "
+            f"which is {settings.epochs}"
         )
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,

@@ -12,8 +12,7 @@ from flax import struct
 from convmixer_jax.training.metrics import TrainSums
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """The state after `step` completed updates. A pytree: no functions, no configuration.
 
     The running sums belong to it, so that a run that resumes between two reports writes the rows it would have

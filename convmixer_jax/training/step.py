@@ -31,7 +31,7 @@ EvalStep = Callable[[Any, Any, Batch, Batch], EvalSums]
 
 
 def smooth_targets(label: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
-    """Returns soft targets, float32 [B, classes] that sum to one: 1 - smoothing on the label, the rest spread evenly."""
+    """Returns soft targets, float32 [B, classes]: 1 - smoothing on the label, the rest spread over all classes."""
     return optax.smooth_labels(jax.nn.one_hot(label, num_classes), smoothing)
 
 
@@ -98,14 +98,9 @@ def make_train_step(
         images = normalise(augment(key, examples["image"]))
         targets = smooth_targets(examples["label"], model.num_classes, label_smoothing)
         state, out = update(state, images, targets)
-        counts = {
-            "loss": out["loss"],
-            "top1": jnp.sum(out["logits"].argmax(-1) == examples["label"]),
-            "examples": len(images),
-            "grad_norm": out["grad_norm"],
-            "finite": out["finite"],
-        }
-        state = state.replace(report=state.report.add(**counts), epoch=state.epoch.add(**counts))
+        top1 = jnp.sum(out["logits"].argmax(-1) == examples["label"])
+        counted = (out["loss"], top1, len(images), out["grad_norm"], out["finite"])
+        state = state.replace(report=state.report.add(*counted), epoch=state.epoch.add(*counted))
         return state, {"step": state.step, "skipped_in_a_row": state.skipped_in_a_row}
 
     return train_step
@@ -117,7 +112,8 @@ def make_eval_step(model: nn.Module, *, take: Take, normalise: Normalise) -> Eva
     def eval_step(params: Any, batch_stats: Any, data: Batch, batch: Batch) -> EvalSums:
         examples = take(data, batch)
         label, mask = examples["label"], examples["mask"]
-        logits = model.apply({"params": params, "batch_stats": batch_stats}, normalise(examples["image"]), train=False)
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits: jax.Array = model.apply(variables, normalise(examples["image"]), train=False)  # type: ignore[assignment]
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
         _, top = jax.lax.top_k(logits, min(5, logits.shape[-1]))

@@ -27,7 +27,9 @@ def test_levels_are_the_seventeen_of_the_source():
 
 def test_every_image_is_in_exactly_one_split():
     source = load_digits()
-    wanted = sorted((image.astype(int).tobytes(), label) for image, label in zip(source.images, source.target, strict=True))
+    wanted = sorted(
+        (image.astype(int).tobytes(), label) for image, label in zip(source.images, source.target, strict=True)
+    )
     found = []
     for split in ("train", "test"):
         images, labels = load_digits_split(split)

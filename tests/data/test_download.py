@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,15 @@ def test_when_all_fail_one_line_names_each_url_and_its_reason(server, destinatio
     assert not destination.exists()
 
 
+def test_a_stalled_connection_is_resumed(server, destination, monkeypatch):
+    monkeypatch.setattr(download, "_TIMEOUT_S", 0.2)
+    stalls_s = iter([1.0])
+    server.when_half_sent = lambda: time.sleep(next(stalls_s, 0.0))
+    fetch([server.url("good")], destination, MD5, "numbers")
+    assert destination.read_bytes() == CONTENT
+    assert server.requests == [("good", None), ("good", "bytes=2500-")]
+
+
 def test_wrong_bytes_are_not_kept(server, destination):
     with pytest.raises(UserError):
         fetch([server.url("other-bytes")], destination, MD5, "numbers")
@@ -160,14 +170,14 @@ fetch([sys.argv[1]], pathlib.Path(sys.argv[2]), sys.argv[3], "numbers")
 
 def fetch_in_processes(url: str, destination: Path) -> None:
     command = [sys.executable, "-c", FETCH, url, str(destination), MD5]
-    processes = [subprocess.Popen(command) for _ in range(2)]
+    processes = [subprocess.Popen(command, cwd=Path(__file__).parents[2]) for _ in range(2)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
 
 
 @pytest.mark.parametrize("fetch_twice", [fetch_in_threads, fetch_in_processes])
 def test_of_two_at_once_one_downloads_and_the_other_waits(server, destination, fetch_twice):
     # Time for the second to come while the first is half through; it is not needed for the test to pass.
-    server.when_half_sent = lambda: threading.Event().wait(1.0)
+    server.when_half_sent = lambda: time.sleep(1.0)
     fetch_twice(server.url("good"), destination)
     assert destination.read_bytes() == CONTENT
     assert server.requests == [("good", None)]

@@ -199,7 +199,7 @@ def _python_batch(file: BinaryIO, name: str, rows: int, spec: CifarSpec) -> Spli
         raise UserError(
             f"{name} has {_describe(labels)} as {spec.label_key!r}, expected {rows} whole numbers: {_way_out(spec)}"
         )
-    return _images(np.asarray(pixels)), _labels(labels, name, spec)
+    return _images(pixels), _labels(labels, name, spec)
 
 
 def _binary_batch(content: bytes, name: str, rows: int, spec: CifarSpec) -> Split:

@@ -1,11 +1,11 @@
-"""Reads a pickle that holds only arrays of numbers and plain containers, and refuses every other one unread.
+"""Reads a pickle that holds only arrays of numbers and plain containers, and refuses every other one.
 
     with open(path, "rb") as file:
         content = load_plain_pickle(file, str(path))
 
-A pickle is a program: it may name any function and call it. Here it may name five, and none of them is the real
-one but a stand-in that checks its arguments, so nothing that a file asks for ever reaches numpy's own unpickling,
-which trusts the flags and the buffers it is handed.
+A pickle is a program: it may name any function and call it. Here it may name five, and gets a stand-in for each,
+which checks what it is given. So only checked values reach numpy's own unpickling, which trusts them: a forged flag
+of a dtype can make it take raw bytes for addresses of objects.
 """
 
 import math

@@ -1,0 +1,33 @@
+"""The object of result.json, which evaluation prints too."""
+
+from typing import Any
+
+from convmixer_jax.runs.files import to_json
+from convmixer_jax.training.assembly import Experiment
+
+
+def make_result(
+    experiment: Experiment, meta: dict[str, Any], split: str, evaluated: dict[str, Any], step: int
+) -> dict[str, Any]:
+    """Returns the result of step `step`, evaluated on `split`; fractions are from 0 to 1, NaN is None.
+
+    meta: what the checkpoint of that step carries, see `Loop.meta`. evaluated: n, top1, top5, loss and per_class.
+    train_top1 is of the last whole epoch's updates, on augmented images. `seconds` are wall seconds of all starts;
+    `seconds_per_epoch` and `images_per_sec` are of the updates alone, without compilation, evaluation and saving.
+    """
+    epochs = step / experiment.steps_per_epoch
+    result = {
+        "split": split,
+        **{name: evaluated[name] for name in ("n", "top1", "top5", "loss")},
+        "train_top1": meta["train_top1"],
+        "step": step,
+        "epochs": epochs,
+        "params": experiment.num_params,
+        "seconds": meta["seconds"],
+        "seconds_per_epoch": meta["step_seconds"] / epochs,
+        "images_per_sec": step * experiment.config.batch_size / meta["step_seconds"],
+        "per_class_top1": dict(zip(experiment.dataset.class_names, evaluated["per_class"], strict=True)),
+    }
+    if meta["best"] is not None:
+        result |= {"best_val_top1": meta["best"]["val_top1"], "best_val_step": meta["best"]["step"]}
+    return to_json(result)
