@@ -179,10 +179,10 @@ RULES: dict[str, Rule] = {
 }
 
 
-def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (dotted name, value) of every field, in the order of the base config."""
+def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (dotted name, value) of every field of a config or of what `to_plain` made of one."""
     for name, value in config.items():
-        if isinstance(value, ConfigDict):
+        if isinstance(value, ConfigDict | dict):
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
@@ -199,22 +199,25 @@ def check(config: ConfigDict) -> None:
 
 
 def to_plain(config: ConfigDict) -> dict[str, Any]:
-    """Returns the fields as a flat dict of values that survive JSON unchanged (tuples become lists)."""
-    return json.loads(json.dumps(dict(flatten(config))))
+    """Returns the fields as nested dicts of values that survive JSON unchanged (tuples become lists)."""
+    return json.loads(json.dumps(config.to_dict()))
 
 
 def digest(config: ConfigDict) -> str:
     """Returns a SHA-256, in hexadecimal, of the fields that decide what a run computes."""
-    deciding = {name: value for name, value in to_plain(config).items() if name not in RESUME_MAY_CHANGE}
+    deciding = {name: value for name, value in flatten(to_plain(config)) if name not in RESUME_MAY_CHANGE}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
 def differences(saved: dict[str, Any], config: ConfigDict) -> list[str]:
-    """Returns "name: saved value -> new value" for each field that may not change on resume but did."""
-    new = to_plain(config)
+    """Returns "name: saved value -> new value" for each field that may not change on resume but did.
+
+    saved: what `to_plain` made of the other config.
+    """
+    old, new = dict(flatten(saved)), dict(flatten(to_plain(config)))
     missing = "not there"
     return [
-        f"config.{name}: {saved.get(name, missing)!r} -> {new.get(name, missing)!r}"
-        for name in sorted(saved.keys() | new.keys())
-        if name not in RESUME_MAY_CHANGE and saved.get(name, missing) != new.get(name, missing)
+        f"config.{name}: {old.get(name, missing)!r} -> {new.get(name, missing)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if name not in RESUME_MAY_CHANGE and old.get(name, missing) != new.get(name, missing)
     ]

@@ -6,6 +6,7 @@ write_json(workdir / "result.json", result)
 import json
 import math
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def make_workdir(path: Path) -> None:
     """Makes the folder, with parents, and sees that a file can be written. Raises UserError where it cannot."""
-    probe = path / ".writable"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
+        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise UserError(
             f"--workdir {path} cannot be written ({error.strerror}): name a folder that can, or free its place"

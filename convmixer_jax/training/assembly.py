@@ -97,7 +97,13 @@ def check_against_dataset(config: ConfigDict, dataset: Dataset) -> None:
             f"config.augment.pad_and_crop.pixels is {pad.pixels}: with mode 'reflect' it must be below the image's "
             f"side ({min(height, width)})"
         )
-    available = split_sizes(dataset, config.val_fraction, 0)["train"]
+    sizes = split_sizes(dataset, config.val_fraction, 0)
+    if config.val_fraction and not ("val" in sizes and sizes["train"]):
+        raise UserError(
+            f"config.val_fraction is {config.val_fraction}: of {dataset.num_examples['train']} training examples that "
+            "leaves none to validate or none to train on; 0.1 is usual, 0 holds nothing out"
+        )
+    available = sizes["train"]
     if config.train_examples > available:
         raise UserError(
             f"config.train_examples is {config.train_examples}: the training split has {available}; 0 takes all"

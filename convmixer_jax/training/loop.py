@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import serialization
+from jax.experimental import multihost_utils
 
 from convmixer_jax.config import digest
 from convmixer_jax.data.resident import ResidentEvaluation, ResidentInput, put
@@ -84,7 +85,7 @@ class Loop:
         step, total_steps = self._reported_step, self.experiment.total_steps
         self.clock.start_updates()
         while step < total_steps:
-            if self.stop.requested:
+            if self._should_stop(step):
                 return self._stop(step)
             self._update(step)
             step += 1
@@ -97,6 +98,13 @@ class Loop:
                 self._save(step, val_top1)
             self._tell_failures()
         return self._confirm(step, ExitCode.DONE)
+
+    def _should_stop(self, step: int) -> bool:
+        """Whether a signal has come; several processes agree on it, at reports, or they would wait for each other."""
+        if jax.process_count() == 1:
+            return self.stop.requested
+        at_report = step % self.config.report_every_steps == 0
+        return at_report and bool(multihost_utils.process_allgather(np.asarray(self.stop.requested)).any())
 
     def _update(self, step: int) -> None:
         """Makes the update that turns state `step` into state `step + 1`; waits only for earlier ones."""
@@ -161,14 +169,19 @@ class Loop:
                     "their loss or gradient was not finite"
                 )
 
+    def _settle(self) -> None:
+        """Waits for all updates, so that a pause which follows holds none of their time, and writes their rows."""
+        jax.block_until_ready(self.state)
+        self._write_reports()
+
     def _end_epoch(self, step: int, last: bool) -> float | None:
         """Takes the epoch's sums; evaluates where it is due. Returns the validation top-1 where there is one."""
         self._epoch_sums, self.state = self.state.epoch, self.state.replace(epoch=self._zeros())
         epoch = step // self.experiment.steps_per_epoch
         if epoch % self.config.eval_every_epochs and not last:
             return None
+        self._settle()
         with self.clock.pause():
-            self._write_reports()
             for split in self.evaluations if last else [self.experiment.eval_split]:
                 self._log_evaluation(split, step)
         if self.experiment.eval_split == "test":
@@ -211,8 +224,8 @@ class Loop:
 
     def _save(self, step: int, val_top1: float | None = None) -> None:
         """Starts to save step `step`. Rows up to it are on disk before, so that a resumed run misses none."""
+        self._settle()
         with self.clock.pause():
-            self._write_reports()
             if self.log:
                 self.log.flush()
             self.checkpoints.save(step, serialization.to_state_dict(self.state), self.meta(step), val_top1)
@@ -226,16 +239,16 @@ class Loop:
 
     def _confirm(self, step: int, code: ExitCode) -> ExitCode:
         """Waits for the save of `step` and returns `code`, or UNSAVED where it failed."""
+        self._settle()
         with self.clock.pause():
-            self._write_reports()
             self.checkpoints.confirm()
         self._tell_failures()
         return code if self.checkpoints.saved == step else ExitCode.UNSAVED
 
     def _stop(self, step: int) -> ExitCode:
         """Saves `step`, unless that is done or there is nothing to save yet, and waits for it."""
-        assert self.stop.received is not None
-        self.progress.say(f"{self.stop.received.name} received: saving step {step}")
+        name = self.stop.received.name if self.stop.received else "a signal to another process"
+        self.progress.say(f"{name} received: saving step {step}" if step else f"{name} received: nothing to save yet")
         self.checkpoints.confirm()
         if step == 0:
             return ExitCode.STOPPED

@@ -34,7 +34,7 @@ def check_same_run(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
 
 
 def write_record(workdir: Path, config: ConfigDict, record: dict[str, Any] | None, data_digest: str) -> None:
-    """Writes config.json: the resolved config, the digest of the training data, and one entry for each start.
+    """Writes config.json: the resolved config, the digest of the training data, this start and the earlier ones.
 
     record: what `check_same_run` returned. Raises UserError where the data are not those that the run began with.
     """
@@ -44,9 +44,10 @@ def write_record(workdir: Path, config: ConfigDict, record: dict[str, Any] | Non
             f"--workdir {workdir} was trained on other data (SHA-256 {began_with[:12]}..., now {data_digest[:12]}...): "
             "give the --data_dir it began with, or use another --workdir"
         )
-    starts = [*(record["starts"] if record else []), describe()]
+    start = describe()
+    earlier = [*record["earlier_starts"], {name: record[name] for name in start}] if record else []
     if jax.process_index() == 0:
-        values = {"config": to_plain(config), "data_digest": data_digest, "starts": starts}
+        values = {"config": to_plain(config), "data_digest": data_digest, **start, "earlier_starts": earlier}
         files.write_json(workdir / CONFIG_FILE, values)
 
 

@@ -1,0 +1,238 @@
+"""ConvMixer's size, initial weights and options. Its values are compared with PyTorch's in test_torch_parity."""
+
+import functools
+import math
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import torch
+
+from convmixer_jax.errors import UserError
+from convmixer_jax.models.convmixer import ACTIVATIONS
+from convmixer_jax.models.initializers import INITIALIZERS
+from convmixer_jax.models.variants import VARIANTS, make_model
+
+# (variant, dim, depth, patch_size, kernel_size, image side, classes): trainable parameters, as timm's models have.
+COUNTS = {
+    ("convmixer", 128, 4, 1, 8, 32, 10): 103_434,
+    ("convmixer", 128, 8, 1, 8, 32, 10): 204_810,
+    ("convmixer", 256, 4, 1, 8, 32, 10): 337_930,
+    ("convmixer", 256, 8, 1, 3, 32, 10): 559_114,
+    ("convmixer", 256, 8, 1, 7, 32, 10): 641_034,
+    ("convmixer", 256, 8, 2, 5, 32, 10): 594_186,
+    ("convmixer", 256, 8, 1, 9, 32, 10): 706_570,
+    ("convmixer", 256, 8, 2, 9, 32, 10): 708_874,
+    ("convmixer", 256, 8, 4, 9, 32, 10): 718_090,
+    ("convmixer", 256, 16, 1, 8, 32, 10): 1_339_402,
+    ("convmixer", 1536, 20, 7, 9, 224, 1000): 51_625_960,
+    ("convmixer", 768, 32, 7, 7, 224, 1000): 21_110_248,
+    ("convmixer", 1024, 20, 14, 9, 224, 1000): 24_383_464,
+}
+
+
+def build(variant: str = "convmixer", **settings: Any) -> Any:
+    defaults = {"num_classes": 10, "dtype": "float32", "activation": "gelu", "initializer": "pytorch"}
+    shape = {"dim": 8, "depth": 2, "patch_size": 2, "kernel_size": 3}
+    return make_model(variant, **(defaults | shape | settings))
+
+
+def count(model: Any, image_shape: tuple[int, int, int]) -> int:
+    """Returns the number of trainable parameters; nothing is computed."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), images)
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+def init(model: Any, images: np.ndarray) -> dict[str, Any]:
+    """Returns initial variables; compiled as one program, which is quicker than one for each draw."""
+    return jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), images)
+
+
+@pytest.mark.parametrize("row", COUNTS, ids=lambda row: "{}-{}/{}-p{}-k{}".format(*row))
+def test_parameter_count_is_the_published_one(row):
+    variant, dim, depth, patch_size, kernel_size, side, classes = row
+    model = build(
+        variant, dim=dim, depth=depth, patch_size=patch_size, kernel_size=kernel_size, num_classes=classes
+    )  # fmt: skip
+    assert count(model, (side, side, 3)) == COUNTS[row]
+
+
+def test_every_variant_has_a_pinned_count():
+    assert {row[0] for row in COUNTS} == set(VARIANTS)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("h, d, p, k, n", [(8, 0, 1, 3, 10), (12, 1, 2, 4, 3), (16, 3, 3, 5, 7)])
+def test_parameter_count_follows_the_formula(channels, h, d, p, k, n):
+    model = build(dim=h, depth=d, patch_size=p, kernel_size=k, num_classes=n)
+    formula = channels * p * p * h + 3 * h + d * (k * k * h + h * h + 6 * h) + h * n + n
+    assert count(model, (9, 9, channels)) == formula
+
+
+# Wide enough for statistics: at least 256 values in every leaf but the head's bias, which has as many classes.
+WIDE = {"dim": 256, "depth": 1, "patch_size": 2, "kernel_size": 5, "num_classes": 300}
+# Inputs per output value.
+FAN_IN = {"stem_conv": 2 * 2 * 3, "block_0_depthwise": 5 * 5, "block_0_pointwise": 256, "head": 256}
+TORCH_LAYERS = {
+    "stem_conv": lambda: torch.nn.Conv2d(3, 256, 2, stride=2),
+    "block_0_depthwise": lambda: torch.nn.Conv2d(256, 256, 5, groups=256),
+    "block_0_pointwise": lambda: torch.nn.Conv2d(256, 256, 1),
+    "head": lambda: torch.nn.Linear(256, 300),
+}
+SIGMAS = 5  # a normal deviate is beyond 5 standard errors once in 1.7 million draws
+
+
+@functools.cache
+def wide_params(initializer: str) -> dict[str, Any]:
+    variables = init(build(**WIDE, initializer=initializer), np.zeros((1, 8, 8, 3), np.float32))
+    return jax.device_get(variables["params"])
+
+
+def test_every_layer_with_a_kernel_is_in_the_table():
+    with_kernel = {name for name, leaves in wide_params("pytorch").items() if "kernel" in leaves}
+    assert with_kernel == set(FAN_IN) == set(TORCH_LAYERS)
+
+
+@pytest.mark.parametrize("leaf", ["kernel", "bias"])
+@pytest.mark.parametrize("layer", FAN_IN)
+def test_initial_weights_are_pytorchs(layer, leaf):
+    values = wide_params("pytorch")[layer][leaf].ravel()
+    bound, n = 1 / math.sqrt(FAN_IN[layer]), values.size
+    std = bound / math.sqrt(3)
+    assert np.abs(values).max() <= bound
+    # All n values stay below 1 - 12/n of the bound with probability exp(-12).
+    assert np.abs(values).max() >= (1 - 12 / n) * bound
+    assert abs(values.mean()) <= SIGMAS * std / math.sqrt(n)
+    # The standard error of the deviation of n values is std * sqrt((kurtosis - 1) / 4n), and a uniform one has 9/5.
+    assert abs(values.std() - std) <= SIGMAS * std * math.sqrt(0.2 / n)
+
+    torch.manual_seed(0)
+    module = TORCH_LAYERS[layer]()
+    theirs = {"kernel": module.weight, "bias": module.bias}[leaf].detach().numpy().ravel()
+    assert theirs.size == n
+    assert abs(values.std() - theirs.std()) <= SIGMAS * std * math.sqrt(2 * 0.2 / n)
+    # Two samples of one distribution give a smaller p-value once in 10,000 times; here are eight pairs.
+    assert scipy.stats.ks_2samp(values, theirs).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("layer", FAN_IN)
+def test_lecun_normal_is_flaxs_default(layer):
+    leaves = wide_params("lecun_normal")[layer]
+    kernel, std = leaves["kernel"], 1 / math.sqrt(FAN_IN[layer])
+    # A normal distribution cut off at 2 of its deviations keeps 0.8796 of it, which flax makes up for.
+    assert np.abs(kernel).max() <= 2 * std / 0.87962 * (1 + 1e-5)
+    # Cut-off tails make the kurtosis less than the normal's 3.
+    assert abs(kernel.std() - std) <= SIGMAS * std * math.sqrt(0.5 / kernel.size)
+    np.testing.assert_array_equal(leaves["bias"], np.zeros_like(leaves["bias"]))
+
+
+def test_layers_draw_independently():
+    kernels = [leaves["kernel"].ravel()[:768] for leaves in wide_params("pytorch").values() if "kernel" in leaves]
+    # A correlation of 768 independent pairs has a standard error of 1/sqrt(768).
+    off_diagonal = np.corrcoef(kernels)[~np.eye(len(kernels), dtype=bool)]
+    assert np.abs(off_diagonal).max() <= SIGMAS / math.sqrt(768)
+
+
+EXACT = {
+    "gelu": lambda x: x * (1 + scipy.special.erf(x / math.sqrt(2))) / 2,  # the tanh form differs by up to 5e-4
+    "relu": lambda x: np.maximum(x, 0),
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activation(activation):
+    # Without blocks, and with a stem and a head that multiply by one: activation, then fresh BatchNorm.
+    model = build(dim=1, depth=0, patch_size=1, num_classes=1, activation=activation)
+    x = np.linspace(-5, 5, 101, dtype=np.float32).reshape(101, 1, 1, 1)
+    variables = init(model, x)
+    for layer in ("stem_conv", "head"):
+        variables["params"][layer] = jax.tree.map(jnp.zeros_like, variables["params"][layer])
+        variables["params"][layer]["kernel"] += 1
+    logits = model.apply(variables, x, train=False)
+    expected = EXACT[activation](x.astype(np.float64)) / np.sqrt(1 + 1e-5)
+    # Some roundings of float32 of values up to 5.
+    np.testing.assert_allclose(logits.ravel(), expected.ravel(), rtol=0, atol=16 * 5 * 2.0**-24)
+
+
+def test_bfloat16_computes_in_it_and_keeps_float32_variables():
+    images = np.random.default_rng(0).normal(size=(8, 9, 9, 3)).astype(np.float32)
+    wide, narrow = build(), build(dtype="bfloat16")
+    variables = init(narrow, images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+
+    def apply(model: Any) -> tuple[jax.Array, dict]:
+        return jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))(variables, images)
+
+    logits, updated = apply(narrow)
+    reference, _ = apply(wide)
+    assert logits.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(updated)} == {np.dtype("float32")}
+    # Five layers and a head, each of about four roundings by up to 2^-9: less than 24 x 2^-9 of the largest value in
+    # all, and more than nothing.
+    error = np.abs(np.asarray(logits, np.float32) - reference).max() / np.abs(reference).max()
+    assert 0 < error < 24 * 2**-9
+
+
+@pytest.mark.parametrize("side, patch_size, used", [(9, 2, 8), (11, 3, 9), (7, 4, 4)])
+def test_pixels_beyond_whole_patches_are_cut_off(side, patch_size, used):
+    model = build(patch_size=patch_size)
+    images = np.random.default_rng(0).normal(size=(2, side, side, 3)).astype(np.float32)
+    variables = init(model, images)
+    logits = model.apply(variables, images, train=False)
+    assert logits.shape == (2, 10)
+    np.testing.assert_array_equal(logits, model.apply(variables, images[:, :used, :used], train=False))
+    # The last pixel that counts does count.
+    images[:, used - 1, used - 1] += 1
+    assert np.abs(model.apply(variables, images, train=False) - logits).max() > 1e-4
+
+
+def test_logits_do_not_depend_on_the_other_images_in_evaluation_but_do_in_training():
+    model = build()
+    images = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+    variables = init(model, images)
+    others = np.concatenate([images[:1], 3 * images[1:]])
+    for train in (False, True):
+        apply = jax.jit(functools.partial(model.apply, train=train, mutable=["batch_stats"]))
+        difference = np.abs(apply(variables, images)[0][0] - apply(variables, others)[0][0]).max()
+        assert (difference > 1e-3) == train
+
+
+@pytest.mark.parametrize(
+    "variant, settings, field, table",
+    [
+        ("resnet", {}, "config.model.variant", VARIANTS),
+        ("convmixer", {"activation": "swish"}, "config.model.activation", ACTIVATIONS),
+        ("convmixer", {"initializer": "he"}, "config.model.initializer", INITIALIZERS),
+    ],
+)
+def test_an_unknown_name_is_the_users_mistake(variant, settings, field, table):
+    with pytest.raises(UserError, match=field) as raised:
+        build(variant, **settings)
+    assert all(choice in str(raised.value) for choice in table)
+
+
+def test_variables_have_the_documented_names():
+    model = build(depth=1)
+    shapes = jax.eval_shape(
+        functools.partial(model.init, train=False), jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    )
+    names = {"/".join(path): leaf.shape for path, leaf in flax.traverse_util.flatten_dict(shapes).items()}
+    norms = ["stem_norm", "block_0_depthwise_norm", "block_0_pointwise_norm"]
+    assert names == {
+        "params/stem_conv/kernel": (2, 2, 3, 8),
+        "params/stem_conv/bias": (8,),
+        "params/block_0_depthwise/kernel": (3, 3, 1, 8),
+        "params/block_0_depthwise/bias": (8,),
+        "params/block_0_pointwise/kernel": (1, 1, 8, 8),
+        "params/block_0_pointwise/bias": (8,),
+        "params/head/kernel": (8, 10),
+        "params/head/bias": (10,),
+        **{f"params/{norm}/{leaf}": (8,) for norm in norms for leaf in ("scale", "bias")},
+        **{f"batch_stats/{norm}/{leaf}": (8,) for norm in norms for leaf in ("mean", "var")},
+    }

@@ -1,0 +1,123 @@
+"""Trains the PyTorch reference by one of our recipes, to put its accuracy and speed beside ours.
+
+    python -m tests.reference.train_torch --config configs/cifar10_fast.py --config.epochs=5
+
+Takes the flags of convmixer_jax.main. Same initial weights, order of examples, schedule and decay as our run; crops and
+flips are of the same kind but drawn by NumPy. Prints one JSON object with top1, loss, n, images_per_sec, seconds.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from ml_collections import ConfigDict
+
+from convmixer_jax.data.datasets import Examples, load_split
+from convmixer_jax.data.order import batch_indices
+from convmixer_jax.main import parse
+from convmixer_jax.training.assembly import Experiment, assemble
+from tests.reference.torch_convmixer import TorchConvMixer, load_variables
+
+
+def augment(images: np.ndarray, config: ConfigDict, draw: np.random.Generator) -> np.ndarray:
+    """Pads, crops and mirrors uint8 [B, H, W, C] as the recipe says; other augmentations are refused."""
+    for name in config.augment.order:
+        if name == "pad_and_crop":
+            pixels, (_, height, width, _) = config.augment.pad_and_crop.pixels, images.shape
+            mode = {"zero": "constant", "reflect": "reflect"}[config.augment.pad_and_crop.mode]
+            padded = np.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), mode)
+            corners = draw.integers(0, 2 * pixels + 1, (len(images), 2))
+            images = np.stack([i[y : y + height, x : x + width] for i, (y, x) in zip(padded, corners, strict=True)])
+        elif name == "horizontal_flip":
+            flip = draw.random(len(images)) < config.augment.horizontal_flip.probability
+            images = np.where(flip[:, None, None, None], images[:, :, ::-1], images)
+        else:
+            raise SystemExit(f"{name} has no counterpart here")
+    return images
+
+
+def to_tensor(images: np.ndarray, experiment: Experiment) -> torch.Tensor:
+    """Normalises uint8 [B, H, W, C] to float32 [B, C, H, W] in channels-last memory, PyTorch's fastest on CPUs."""
+    config, dataset = experiment.config, experiment.dataset
+    mean, std = np.float32(config.mean or dataset.mean), np.float32(config.std or dataset.std)
+    return torch.from_numpy((images.astype(np.float32) / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def make_model(experiment: Experiment) -> TorchConvMixer:
+    config, shape = experiment.config, experiment.config.model
+    model = TorchConvMixer(
+        shape.dim, shape.depth, shape.patch_size, shape.kernel_size, experiment.dataset.num_classes, shape.activation
+    )
+    state = experiment.init_state(np.uint32(config.seed))
+    load_variables(model, {"params": state.params, "batch_stats": state.batch_stats})
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def make_optimizer(model: TorchConvMixer, config: ConfigDict) -> torch.optim.AdamW:
+    parameters = list(model.parameters())
+    decays = [p for p in parameters if config.optimizer.decay_mask == "all" or p.ndim > 1]
+    rest = [p for p in parameters if not (config.optimizer.decay_mask == "all" or p.ndim > 1)]
+    groups = [{"params": decays, "weight_decay": config.optimizer.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    betas = (config.optimizer.b1, config.optimizer.b2)
+    return torch.optim.AdamW(groups, lr=1.0, betas=betas, eps=config.optimizer.eps)
+
+
+def train(model: TorchConvMixer, experiment: Experiment, examples: Examples) -> float:
+    """Makes all updates of the recipe; returns their wall seconds."""
+    config, draw = experiment.config, np.random.default_rng(experiment.config.seed)
+    optimizer = make_optimizer(model, config)
+    model.train()
+    began = time.monotonic()
+    for step in range(experiment.total_steps):
+        for group in optimizer.param_groups:
+            group["lr"] = float(experiment.schedule(step))
+        indices = batch_indices(config.seed, step, config.batch_size, len(examples))
+        images = to_tensor(augment(examples.image[indices], config, draw), experiment)
+        logits = model(images)
+        labels = torch.from_numpy(examples.label[indices]).long()
+        loss = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        if config.optimizer.clip_norm:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
+        optimizer.step()
+        if (step + 1) % config.report_every_steps == 0:
+            pace = (step + 1) * config.batch_size / (time.monotonic() - began)
+            print(f"step {step + 1}/{experiment.total_steps}  loss {loss:.4f}  {pace:.0f} images/s", file=sys.stderr)
+    return time.monotonic() - began
+
+
+@torch.no_grad()
+def evaluate(model: TorchConvMixer, experiment: Experiment, examples: Examples) -> dict[str, Any]:
+    """Returns n, top1 and loss over all examples."""
+    model.eval()
+    correct, loss = 0, 0.0
+    for start in range(0, len(examples), experiment.config.batch_size):
+        part = slice(start, start + experiment.config.batch_size)
+        logits, labels = model(to_tensor(examples.image[part], experiment)), torch.from_numpy(examples.label[part]).long()
+        correct += int((logits.argmax(1) == labels).sum())
+        loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+    return {"n": len(examples), "top1": correct / len(examples), "loss": loss / len(examples)}
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    """Runs the command line; returns what it prints."""
+    arguments = parse(argv)
+    config = arguments.config
+    experiment = assemble(config)
+    fractions = (config.val_fraction, config.train_examples)
+    examples = load_split(experiment.dataset, "train", arguments.data_dir, *fractions)
+    model = make_model(experiment)
+    seconds = train(model, experiment, examples)
+    result = evaluate(model, experiment, load_split(experiment.dataset, "test", arguments.data_dir, *fractions))
+    images = experiment.total_steps * config.batch_size
+    result |= {"images_per_sec": images / seconds, "seconds": seconds, "threads": torch.get_num_threads()}
+    print(json.dumps(result))
+    return result
+
+
+if __name__ == "__main__":
+    main(sys.argv)

@@ -1,0 +1,149 @@
+"""Every file of configs/ is a whole recipe, and every field of the base config has a rule and a reader."""
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+from convmixer_jax.augment.pipeline import AUGMENTATIONS
+from convmixer_jax.config import RESUME_MAY_CHANGE, RULES, check, flatten, get_base
+from convmixer_jax.main import parse
+from convmixer_jax.models.variants import make_model
+from convmixer_jax.training.assembly import assemble
+from convmixer_jax.training.optimizers import OPTIMIZERS, make_optimizer
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "configs").rglob("*.py"))
+
+# Trainable parameters, counted in the paper's table and by timm, or by hand from the formula.
+PARAMETERS = {"cifar10": 706_570, "cifar10_fast": 594_186, "digits": 21_130}
+
+
+def load(path: Path) -> ConfigDict:
+    """Reads a recipe in the way of the command line."""
+    sys.modules.pop("config_config", None)  # where ml_collections keeps the recipe it read last
+    return parse(["main", "--config", str(path)]).config
+
+
+def parameters(channels: int, h: int, d: int, p: int, k: int, n: int) -> int:
+    return channels * p**2 * h + 3 * h + d * (k**2 * h + h**2 + 6 * h) + h * n + n
+
+
+def test_the_recipes_are_found():
+    assert {path.stem for path in RECIPES} >= {"cifar10", "cifar10_fast", "digits"}
+    assert [path for path in RECIPES if path.parent != ROOT / "configs"] == []
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_the_locked_base(path):
+    config, base = load(path), get_base()
+    assert config.is_locked
+    assert [(name, type(value)) for name, value in flatten(config)] == [
+        (name, type(value)) for name, value in flatten(base)
+    ]
+    check(config)
+    assert dict(flatten(config)) != dict(flatten(base)) or path.stem == "base"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_assembles_and_says_what_it_costs(path):
+    config = load(path)
+    config.devices = 1
+    experiment = assemble(config)
+    channels, classes = experiment.dataset.image_shape[-1], experiment.dataset.num_classes
+    model = config.model
+    expected = parameters(channels, model.dim, model.depth, model.patch_size, model.kernel_size, classes)
+    leaves = jax.tree.leaves(experiment.abstract_state.params)
+    assert experiment.num_params == sum(leaf.size for leaf in leaves) == expected
+    assert expected == PARAMETERS[path.stem], "a new recipe needs a row in PARAMETERS"
+    doc = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
+    assert f"Cost: {expected:,} parameters, {experiment.steps_per_epoch} updates of {config.batch_size} an epoch" in doc
+    # Nothing was computed and no data were touched: all leaves are shapes.
+    assert {type(leaf) for leaf in leaves} == {jax.ShapeDtypeStruct}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_says_how_to_run_it_and_where_it_comes_from(path):
+    doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+    entries = dict(re.findall(r"^(\w+): +(\S.*)$", doc, re.MULTILINE))
+    assert {"Command", "Source", "Expected", "Cost"} <= set(entries)
+    assert f"python -m convmixer_jax.main --config configs/{path.name}" in entries["Command"]
+    config = load(path)
+    summary = doc.splitlines()[0]
+    assert f"ConvMixer-{config.model.dim}/{config.model.depth}" in summary
+    assert f"patch {config.model.patch_size}, kernel {config.model.kernel_size}" in summary
+    assert f"in {config.epochs} epochs" in summary
+
+
+def test_the_formula_of_the_parameters_is_that_of_the_published_counts():
+    published = {(256, 8, 2, 5): 594_186, (256, 8, 1, 9): 706_570, (128, 4, 1, 8): 103_434, (256, 16, 1, 8): 1_339_402}
+    assert {kind: parameters(3, *kind, n=10) for kind in published} == published
+    assert parameters(3, 1536, 20, 7, 9, n=1000) == 51_625_960
+
+
+FIELDS = [name for name, _ in flatten(get_base())]
+
+
+def test_every_field_has_a_rule_and_every_rule_a_field():
+    assert sorted(RULES) == sorted(FIELDS)
+    assert set(FIELDS) >= RESUME_MAY_CHANGE
+    check(get_base())
+
+
+# Groups of fields that are handed on whole, as keyword arguments: whose arguments they become. An optimiser's row
+# takes what make_optimizer leaves over.
+GROUPS: dict[str, list[Callable]] = {
+    "model": [make_model],
+    "optimizer": [make_optimizer, *OPTIMIZERS.values()],
+    **{f"augment.{name}": [row] for name, row in AUGMENTATIONS.items()},
+}
+
+
+def attributes_read(source: str) -> Iterator[str]:
+    """Yields "a.b" for every `config.a.b` and `self.config.a.b` that is read, not assigned."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            _, found, name = f".{ast.unparse(node)}".partition(".config.")
+            if found:
+                yield name
+
+
+def arguments_read(function: Callable) -> set[str]:
+    """The parameters of a function that its body looks at."""
+    tree = ast.parse(inspect.getsource(function))
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return names & set(inspect.signature(function).parameters)
+
+
+def unread(fields: Iterable[str], sources: Iterable[str]) -> list[str]:
+    read = {name for source in sources for name in attributes_read(source)}
+    for group, functions in GROUPS.items():
+        read |= {f"{group}.{argument}" for function in functions for argument in arguments_read(function)}
+    return [field for field in fields if field not in read]
+
+
+SOURCES = {path: path.read_text() for path in (ROOT / "convmixer_jax").rglob("*.py") if path.name not in ("config.py",)}
+
+
+def test_every_field_is_read_somewhere():
+    assert unread(FIELDS, SOURCES.values()) == []
+
+
+def test_a_field_that_nothing_reads_is_found():
+    planted = ["batch_size", "bach_size", "model.width", "optimizer.momentum", "augment.horizontal_flip.axis"]
+    source = "config.bach_size = 1\nexperiment.config.model.width = 2\n"  # assigned, but never looked at
+    assert unread(planted, [*SOURCES.values(), source]) == planted[1:]
+
+
+def test_the_groups_that_are_handed_on_whole_are_those():
+    calls = [node for source in SOURCES.values() for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    starred = [ast.unparse(keyword.value) for call in calls for keyword in call.keywords if keyword.arg is None]
+    as_dicts = [ast.unparse(call.func) for call in calls if ast.unparse(call.func).endswith("config.augment.to_dict")]
+    assert sorted(name for name in starred if ".config." in f".{name}") == ["config.model", "config.optimizer"]
+    assert as_dicts == ["config.augment.to_dict"]
