@@ -157,9 +157,9 @@ def test_the_first_bad_field_is_named():
 
 
 MISTAKES = {
-    "unknown field": ("bach_size", 1, AttributeError),
-    "unknown field of a group": ("model.width", 1, (AttributeError, KeyError)),
-    "unknown group": ("modle.dim", 1, (AttributeError, KeyError)),
+    "unknown field": ("bach_size", 1, KeyError),
+    "unknown field of a group": ("model.width", 1, KeyError),
+    "unknown group": ("modle.dim", 1, KeyError),
     "string for int": ("batch_size", "512", TypeError),
     "float for int": ("batch_size", 1.5, TypeError),
     "list for float": ("optimizer.eps", [1e-8], TypeError),
@@ -182,11 +182,11 @@ def test_the_base_is_made_anew_each_time():
 def test_plain_values_survive_json():
     plain = to_plain(base_with(mean=(0.1, 0.2, 0.3)))
     assert json.loads(json.dumps(plain)) == plain
-    assert list(plain) == list(BASE)
+    assert sorted(name for name, _ in flatten(plain)) == sorted(BASE)
     assert plain["mean"] == [0.1, 0.2, 0.3]
-    assert plain["augment.order"] == ["pad_and_crop", "horizontal_flip"]
-    assert plain["augment.random_resized_crop.ratio"] == [0.75, 4 / 3]
-    assert plain["optimizer.eps"] == 1e-8
+    assert plain["augment"]["order"] == ["pad_and_crop", "horizontal_flip"]
+    assert plain["augment"]["random_resized_crop"]["ratio"] == [0.75, 4 / 3]
+    assert plain["optimizer"]["eps"] == 1e-8
     assert plain["compilation_cache"] is True
 
 
@@ -204,8 +204,9 @@ def test_a_resumed_run_may_change_only_what_computes_nothing(name):
         assert differences(saved, changed) == []
         assert digest(changed) == digest(get_base())
     else:
-        new = list(OTHER[name]) if isinstance(OTHER[name], tuple) else OTHER[name]
-        assert differences(saved, changed) == [f"config.{name}: {saved[name]!r} -> {new!r}"]
+        # As they stand in config.json, where tuples are lists.
+        old, new = json.loads(json.dumps([BASE[name], OTHER[name]]))
+        assert differences(saved, changed) == [f"config.{name}: {old!r} -> {new!r}"]
         assert digest(changed) != digest(get_base())
 
 

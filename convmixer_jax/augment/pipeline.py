@@ -17,7 +17,7 @@ from flax.typing import Dtype
 
 from convmixer_jax.augment.crops import pad_and_crop, random_resized_crop
 from convmixer_jax.augment.flips import horizontal_flip
-from convmixer_jax.errors import lookup
+from convmixer_jax.errors import UserError, lookup
 
 AUGMENTATIONS: dict[str, Callable[..., jax.Array]] = {
     "pad_and_crop": pad_and_crop,
@@ -37,8 +37,11 @@ def make_augment(names: Sequence[str], settings: Mapping[str, Mapping]) -> Calla
     """Returns a function of (key, images uint8 [B, H, W, C]) to float32 images of the scale 0-255.
 
     names: rows of AUGMENTATIONS, applied in this order. settings: keyword arguments by name.
-    Raises UserError, naming `config.augment.order`, for a name that is not in the table.
+    Raises UserError, naming `config.augment.order`, for a name that is not in the table or stands there twice, which
+    would make the same draws twice.
     """
+    if len(set(names)) < len(names):
+        raise UserError(f"config.augment.order is {names!r}: each augmentation may stand in it once")
     chosen = []
     for name in names:
         row = lookup(AUGMENTATIONS, name, "config.augment.order")

@@ -73,15 +73,15 @@ def slanted_triangle(settings: ScheduleSettings, cut: float = 0.1, ratio: float 
 
 def one_cycle(settings: ScheduleSettings) -> Schedule:
     """torch.optim.lr_scheduler.OneCycleLR with its defaults: peak/25, peak at 3/10, peak/25e4, cosines between."""
-    last, peak = max(settings.total_steps - 1, 1), settings.learning_rate
-    top = max(0.3 * settings.total_steps - 1, 1e-6)
+    last, peak = settings.total_steps - 1, settings.learning_rate
+    top = 0.3 * settings.total_steps - 1  # torch's; before the first update in runs of up to three, and never 0
 
     def cosine(start: float, end: float, position: jax.Array) -> jax.Array:
         return end + (start - end) / 2 * (1 + jnp.cos(jnp.pi * position))
 
     def schedule(step: jax.Array | int) -> jax.Array:
         step = jnp.asarray(step, jnp.result_type(float))
-        falling = cosine(peak, peak / 25e4, (step - top) / max(last - top, 1e-6))
+        falling = cosine(peak, peak / 25e4, (step - top) / (last - top))
         return jnp.where(step <= top, cosine(peak / 25, peak, step / top), falling)
 
     return schedule

@@ -31,7 +31,7 @@ EvalStep = Callable[[Any, Any, Batch, Batch], EvalSums]
 
 
 def smooth_targets(label: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
-    """Returns soft targets, float32 [B, classes]: 1 - smoothing on the label, the rest spread over all classes."""
+    """Returns soft targets, float32 [B, classes]: `smoothing` spread over all classes, the rest on the label."""
     return optax.smooth_labels(jax.nn.one_hot(label, num_classes), smoothing)
 
 
@@ -57,7 +57,7 @@ def make_update(model: nn.Module, tx: optax.GradientTransformation, schedule: Sc
     def update(state: TrainState, images: jax.Array, targets: jax.Array) -> tuple[TrainState, Batch]:
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (logits, batch_stats)), grads = grad_fn(state.params, state.batch_stats, images, targets)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         rate = schedule(state.step)

@@ -29,6 +29,9 @@ from tests.reference.torch_convmixer import (
     read_statistics,
 )
 
+# The tensors are tiny, and threads that wait for one another take seconds where the processors are busy.
+torch.set_num_threads(1)
+
 # float64 carries 16 digits and float32 7: sums of some thousand terms, ten layers deep, over five steps, may lose
 # five of the former and three of the latter. A mistake in a formula shows at 1e-6 or above (the tanh of GELU).
 TOLERANCES = {"float64": 1e-10, "float32": 1e-4}
@@ -97,7 +100,8 @@ def random_like(path: Any, leaf: jax.ShapeDtypeStruct, rng: np.random.Generator)
 def recording() -> optax.GradientTransformation:
     """Hands gradients on as they are and keeps them as its state, where the test finds them."""
     return optax.GradientTransformation(
-        init=lambda params: jax.tree.map(jnp.zeros_like, params), update=lambda grads, state, params=None: (grads, grads)
+        init=lambda params: jax.tree.map(jnp.zeros_like, params),
+        update=lambda grads, state, params=None: (grads, grads),
     )
 
 
@@ -128,7 +132,7 @@ def run_jax(case: Case, dtype: str) -> dict[str, Any]:
         *training, (eval_images, _) = batches(case, dtype)
         steps = []
         for images, labels in training:
-            state, out = update(state, images, smooth_targets(labels, CLASSES, SMOOTHING))
+            state, out = update(state, images, smooth_targets(jnp.asarray(labels), CLASSES, SMOOTHING))
             out |= {"gradients": state.opt_state[0], "batch_stats": state.batch_stats, "params": state.params}
             steps.append(jax.device_get(out))
         variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -184,7 +188,8 @@ def run_torch(case: Case, dtype: str, start: dict[str, Any], **mistake: Any) -> 
 
 def assert_close(what: str, ours: Any, theirs: Any, dtype: str) -> None:
     """Asserts equal structure and, for each leaf, dtype, shape and every value to the tolerance times the largest."""
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs), what
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (ours, theirs)]
+    assert structures[0] == structures[1], what
     for (path, got), expected in zip(jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True):
         name = what + jax.tree_util.keystr(path)
         assert (got.dtype, got.shape) == (expected.dtype, expected.shape) == (dtype, got.shape), name

@@ -10,9 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 
-# The tensors are tiny, and threads that wait for one another take seconds where the processors are busy.
-torch.set_num_threads(1)
-
 MISTAKES: dict[str, dict[str, Any]] = {
     "tanh GELU": {"gelu": "tanh"},
     "epsilon 1e-3": {"eps": 1e-3},

@@ -97,7 +97,8 @@ def evaluate(model: TorchConvMixer, experiment: Experiment, examples: Examples) 
     correct, loss = 0, 0.0
     for start in range(0, len(examples), experiment.config.batch_size):
         part = slice(start, start + experiment.config.batch_size)
-        logits, labels = model(to_tensor(examples.image[part], experiment)), torch.from_numpy(examples.label[part]).long()
+        logits = model(to_tensor(examples.image[part], experiment))
+        labels = torch.from_numpy(examples.label[part]).long()
         correct += int((logits.argmax(1) == labels).sum())
         loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
     return {"n": len(examples), "top1": correct / len(examples), "loss": loss / len(examples)}

@@ -11,126 +11,171 @@ Hence 1e-4 and 1e-10 of each leaf's largest value; a gradient that is wrong, a d
 statistics of a part of the batch are off by 1e-2 and more.
 """
 
+import dataclasses
+import functools
 import re
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import serialization
 from ml_collections import ConfigDict
 
-from convmixer_jax.augment.pipeline import make_augment, normalise
+from convmixer_jax.augment.pipeline import normalise
 from convmixer_jax.config import get_base
 from convmixer_jax.data.datasets import DATASETS, load_split
 from convmixer_jax.data.resident import ResidentEvaluation, ResidentInput, take
 from convmixer_jax.models.convmixer import ConvMixer
 from convmixer_jax.runs.checkpoint import Checkpoints
-from convmixer_jax.training.assembly import abstract_inputs, assemble
+from convmixer_jax.training.assembly import Experiment, abstract_inputs, assemble
 from convmixer_jax.training.evaluate import evaluate
 from convmixer_jax.training.mesh import over_data, replicated
 from convmixer_jax.training.optimizers import make_optimizer
 from convmixer_jax.training.resume import first_state, restore_state
-from convmixer_jax.training.state import create_state
+from convmixer_jax.training.state import TrainState
 from convmixer_jax.training.step import jit_eval_step, jit_train_step, make_eval_step, make_train_step
 
-AUGMENTATIONS = ("pad_and_crop", "random_resized_crop", "horizontal_flip")
 DIGITS = DATASETS["digits"]
+NOWHERE = Path("/nonexistent")  # the digits are bundled: their folder is never looked at
+DEVICES = (1, 2, 8)
 BATCH = 64
 STEPS = 20
+SEED = 1
+AS_USERS_GET_IT = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}  # the defaults
 
 
-def digits_config(devices: int, kernel_size: int = 3) -> ConfigDict:
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """LLVM's optimisations take longer than what is tested; how the work is split is settled before it sees it."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def digits_config(devices: int, kernel_size: int) -> ConfigDict:
     config = get_base()
     config.dataset = "digits"
+    config.seed = SEED
     config.devices = devices
     config.batch_size = BATCH
-    config.augment.order = AUGMENTATIONS
+    config.augment.order = ("pad_and_crop", "random_resized_crop", "horizontal_flip")
     config.augment.pad_and_crop.pixels = 1
-    config.model.dim, config.model.depth = 16, 2
+    config.label_smoothing = 0.1
+    config.model.dim, config.model.depth = 8, 1
     config.model.patch_size, config.model.kernel_size = 1, kernel_size
+    config.optimizer.eps = 2e-2
+    config.schedule.name = "constant"
+    config.schedule.learning_rate = 2e-3
     return config
 
 
-def train(mesh, dtype: str, kernel_size: int):
-    """Makes STEPS updates; returns (the state on the host, what evaluation found)."""
-    config = digits_config(mesh.size)
-    model = ConvMixer(
-        dim=16, depth=2, patch_size=1, kernel_size=kernel_size, num_classes=10, dtype=dtype, param_dtype=dtype
-    )
-    tx = make_optimizer(
-        "adamw", decay_mask="all", clip_norm=1.0, b1=0.9, b2=0.999, eps=2e-2, weight_decay=0.005
-    )
-
-    def to_input(images):
-        return normalise(images, DIGITS.mean, DIGITS.std, dtype)
-
-    augment = make_augment(AUGMENTATIONS, config.augment.to_dict())
-    step = make_train_step(
+def widened(experiment: Experiment, kernel_size: int) -> Experiment:
+    """The same run with model and images in float64, which no config asks for."""
+    config, mesh = experiment.config, experiment.mesh
+    size = dict(dim=8, depth=1, patch_size=1, kernel_size=kernel_size, num_classes=10)
+    model = ConvMixer(**size, dtype="float64", param_dtype="float64")
+    to_input = functools.partial(normalise, mean=DIGITS.mean, std=DIGITS.std, dtype="float64")
+    train_step = make_train_step(
         model,
-        tx,
-        optax.constant_schedule(2e-3),
+        make_optimizer(**config.optimizer),
+        experiment.schedule,
         take=take,
-        augment=augment,
+        augment=experiment.augment,
         normalise=to_input,
-        label_smoothing=0.1,
+        label_smoothing=config.label_smoothing,
     )
-    train_step = jit_train_step(step, mesh)
-    eval_step = jit_eval_step(make_eval_step(model, take=take, normalise=to_input), mesh)
-    whole, split = replicated(mesh), over_data(mesh)
-    source = ResidentInput(load_split(DIGITS, "train", None), whole, split, seed=1, batch_size=BATCH)
-    # Weights are drawn once, eagerly on one device: what follows is what is compared.
-    state = jax.device_put(create_state(1, model, tx, DIGITS.image_shape), whole)
+    eval_step = make_eval_step(model, take=take, normalise=to_input)
+    return dataclasses.replace(
+        experiment, train_step=jit_train_step(train_step, mesh), eval_step=jit_eval_step(eval_step, mesh)
+    )
+
+
+def as_float64(tree):
+    return jax.tree.map(lambda leaf: leaf.astype("float64"), tree)
+
+
+@functools.cache
+def initial_state(kernel_size: int) -> TrainState:
+    """Drawn once, so that only what follows is compared; on the host."""
+    experiment = assemble(digits_config(1, kernel_size))
+    return jax.device_get(experiment.init_state(np.uint32(SEED)))
+
+
+@dataclasses.dataclass
+class Trained:
+    before: TrainState
+    state: TrainState  # on the host, as `before`
+    evaluated: dict
+    program: jax.stages.Compiled
+
+
+@functools.cache
+def train(dtype: str, kernel_size: int, devices: int) -> Trained:
+    """Makes STEPS updates and evaluates."""
+    experiment, before = assemble(digits_config(devices, kernel_size)), initial_state(kernel_size)
+    # One pair is compared with LLVM's optimisations as well.
+    options = AS_USERS_GET_IT if dtype == "float32" and kernel_size == 4 and devices in (1, 8) else None
+    if dtype == "float64":
+        experiment = widened(experiment, kernel_size)
+        params = as_float64(before.params)
+        opt_state = jax.device_get(make_optimizer(**experiment.config.optimizer).init(params))
+        before = before.replace(params=params, batch_stats=as_float64(before.batch_stats), opt_state=opt_state)
+    whole, split = replicated(experiment.mesh), over_data(experiment.mesh)
+    source = ResidentInput(load_split(DIGITS, "train", NOWHERE), whole, split, SEED, BATCH)
+    state = jax.device_put(before, whole)
+    lowered = experiment.train_step.lower(state, *abstract_inputs(experiment))
+    program = lowered.compile(compiler_options=options)
     for n in range(STEPS):
-        state, _ = train_step(state, np.uint32(1), source.data, source.batch(n))
-    test = ResidentEvaluation(load_split(DIGITS, "test", None), whole, split, BATCH)
-    return jax.device_get(state), evaluate(eval_step, state.params, state.batch_stats, test, 360)
+        state, _ = program(state, np.uint32(SEED), source.data, source.batch(n))
+    test = ResidentEvaluation(load_split(DIGITS, "test", NOWHERE), whole, split, BATCH)
+    evaluated = evaluate(experiment.eval_step, state.params, state.batch_stats, test, 360)
+    return Trained(before, jax.device_get(state), evaluated, program)
 
 
 def leaves(tree) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+def learnt(state: TrainState) -> dict[str, np.ndarray]:
+    return leaves({"params": state.params, "batch_stats": state.batch_stats, "opt_state": state.opt_state})
+
+
 @pytest.mark.parametrize("kernel_size", [3, 4])
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 1e-4)])
-def test_twenty_updates_are_the_same_on_1_2_and_8_devices(mesh, dtype, tolerance, kernel_size):
+def test_twenty_updates_are_the_same_on_1_2_and_8_devices(dtype, tolerance, kernel_size):
     with jax.enable_x64(dtype == "float64"):
-        (one, result), *others = [train(mesh(devices), dtype, kernel_size) for devices in (1, 2, 8)]
-    reference = leaves((one.params, one.batch_stats, one.opt_state))
+        one, *others = [train(dtype, kernel_size, devices) for devices in DEVICES]
+    before, reference = learnt(one.before), learnt(one.state)
     assert {leaf.dtype for name, leaf in reference.items() if "count" not in name} == {np.dtype(dtype)}
-    assert one.step == STEPS
-    assert one.epoch.skipped == 0
-    for state, other_result in others:
-        found = leaves((state.params, state.batch_stats, state.opt_state))
+    assert (one.state.step, one.state.epoch.skipped, one.evaluated["n"]) == (STEPS, 0, 360)
+    # Equality means nothing where nothing moved: each leaf moved by a twenty times the tolerance or more.
+    for name, leaf in reference.items():
+        assert np.abs(leaf - before[name]).max() > 20 * tolerance * np.abs(leaf).max(), name
+    for other in others:
+        found = learnt(other.state)
         assert found.keys() == reference.keys()
         for name, leaf in reference.items():
             np.testing.assert_allclose(found[name], leaf, rtol=0, atol=tolerance * np.abs(leaf).max(), err_msg=name)
-        assert (other_result["n"], other_result["top1"]) == (result["n"], result["top1"]) 
-    # It learnt something, so that the equality is not one of standing still: chance is 0.1.
-    assert one.epoch.loss / one.epoch.examples < 2.3
+        assert other.evaluated["n"] == 360
+        assert other.evaluated["top1"] == one.evaluated["top1"]
+        assert other.state.epoch.examples == one.state.epoch.examples == STEPS * BATCH
 
 
-COLLECTIVES = re.compile(
-    r" = \S+ (all-reduce|all-gather|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast|"
-    r"reduce-scatter)(?:-start)?\("
-)
+COLLECTIVE = re.compile(r"\b(all-\w+|ragged-all-to-all|collective-\w+|reduce-scatter)(?:-start)?(?:\.\d+)?\(")
 
 
 @pytest.mark.parametrize("kernel_size", [3, 4])
 def test_the_compiled_step_splits_the_work_and_sends_only_sums(kernel_size):
-    compiled = {}
-    for devices in (1, 8):
-        experiment = assemble(digits_config(devices, kernel_size))
-        lowered = experiment.train_step.lower(experiment.abstract_state, *abstract_inputs(experiment))
-        compiled[devices] = lowered.compile()
-    assert set(COLLECTIVES.findall(compiled[1].as_text())) == set()
-    assert set(COLLECTIVES.findall(compiled[8].as_text())) == {"all-reduce"}
-    flops = {devices: program.cost_analysis()["flops"] for devices, program in compiled.items()}
-    print(flops, experiment.num_params)
-    ratio = flops[8] / flops[1]
-    print(ratio, 1/8)
-    assert 0
+    one, eight = (train("float32", kernel_size, devices).program for devices in (1, 8))
+    assert set(COLLECTIVE.findall(one.as_text())) == set()
+    assert set(COLLECTIVE.findall(eight.as_text())) == {"all-reduce"}
+    # The updates of the parameters are made on every device, and so is the draw of random numbers. Both together are
+    # some 30 operations per parameter and per draw (1,226 parameters at k 3; 64 * 24 draws), 1e5, of 8e7 in the whole
+    # step; an eighth is 1e7, so they add one hundredth to it. One layer that ran on the whole batch on every device
+    # (there are three, a backward pass each) would add more than half.
+    share = eight.cost_analysis()["flops"] / one.cost_analysis()["flops"]
+    assert 1 / 8 <= share < 1 / 8 * 1.02
 
 
 def bits(tree) -> dict[str, tuple[np.dtype, bytes]]:
@@ -138,38 +183,28 @@ def bits(tree) -> dict[str, tuple[np.dtype, bytes]]:
 
 
 def test_a_checkpoint_of_8_devices_goes_to_1_and_back(tmp_path):
-    experiments = {devices: assemble(digits_config(devices)) for devices in (1, 8)}
-    eight = experiments[8]
-    source = ResidentInput(
-        load_split(DIGITS, "train", None), replicated(eight.mesh), over_data(eight.mesh), seed=0, batch_size=BATCH
-    )
-    fresh, meta = first_state(eight, Checkpoints(tmp_path / "none"))
-    assert meta == {}
-    began_with = bits(fresh.params)
-    state = fresh
-    for n in range(3):
-        state, _ = eight.train_step(state, np.uint32(0), source.data, source.batch(n))
-    trained = bits(state)
-    assert all(trained[f".params{name}"] != value for name, value in began_with.items())
+    experiments = {devices: assemble(digits_config(devices, 3)) for devices in (1, 8)}
+    trained = train("float32", 3, 8)
+    assert all(bits(trained.before.params)[name] != value for name, value in bits(trained.state.params).items())
 
-    def through_disk(state, devices: int):
-        """Saves the state; returns it as a run on `devices` devices finds it."""
+    def through_disk(state: TrainState, devices: int, how):
+        """Saves the state; returns it as a run on `devices` devices finds it, and what each device then holds."""
         folder = tmp_path / f"for_{devices}"
         written = Checkpoints(folder)
-        written.save(3, serialization.to_state_dict(state), {"for": devices})
+        written.save(STEPS, serialization.to_state_dict(state), {"for": devices})
         written.close()
         assert written.failures == {}
-        restored, meta = restore_state(experiments[devices], Checkpoints(folder, read_only=True), 3)
+        restored, meta = how(experiments[devices], Checkpoints(folder, read_only=True))
         assert meta == {"for": devices}
         for leaf in jax.tree.leaves(restored):
             assert leaf.sharding == replicated(experiments[devices].mesh)
-            # Every device holds the same whole array.
-            assert {shard.data.tobytes() for shard in map(jax.device_get, [])} == set()
+            assert len(leaf.addressable_shards) == devices
+            copies = {np.asarray(shard.data).tobytes() for shard in leaf.addressable_shards}
+            assert len(copies) == 1, "every device has the same"
         return restored
 
-    on_one = through_disk(state, 1)
-    assert bits(on_one) == trained
-    back = through_disk(on_one, 8)
-    assert bits(back) == trained
-    state, _ = eight.train_step(back, np.uint32(0), source.data, source.batch(3))
-    assert int(state.step) == 4
+    on_eight = jax.device_put(trained.state, replicated(experiments[8].mesh))
+    on_one = through_disk(on_eight, 1, first_state)
+    assert bits(on_one) == bits(trained.state)
+    back = through_disk(on_one, 8, lambda experiment, checkpoints: restore_state(experiment, checkpoints, STEPS))
+    assert bits(back) == bits(trained.state)

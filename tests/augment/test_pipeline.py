@@ -1,0 +1,153 @@
+"""The pass over a batch: which draws an augmentation gets, on any number of devices, and that strength zero is none."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convmixer_jax.augment.crops import INTERPOLATIONS, PAD_MODES
+from convmixer_jax.augment.flips import horizontal_flip
+from convmixer_jax.augment.pipeline import AUGMENTATIONS, make_augment, normalise
+from convmixer_jax.errors import UserError
+from convmixer_jax.training.mesh import over_data, replicated
+
+# Settings of each row that change nothing, in each of its modes, and settings that do.
+ZERO: dict[str, list[dict[str, Any]]] = {
+    "pad_and_crop": [{"pixels": 0, "mode": mode} for mode in PAD_MODES],
+    "random_resized_crop": [{"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "interpolation": i} for i in INTERPOLATIONS],
+    "horizontal_flip": [{"probability": 0.0}],
+}
+STRONG: dict[str, dict[str, Any]] = {
+    "pad_and_crop": {"pixels": 3, "mode": "reflect"},
+    "random_resized_crop": {"scale": (0.3, 1.0), "ratio": (3 / 4, 4 / 3), "interpolation": "bilinear"},
+    "horizontal_flip": {"probability": 0.5},
+}
+# Resampling sums 2 x 12 products of grey levels up to 255 in float32, in an order that may depend on the program. One
+# other draw would change images by tens of levels.
+ROUNDING = 24 * 255 * 2.0**-24
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    """64 images of noise, uint8: no two and no two parts alike."""
+    return np.random.default_rng(0).integers(0, 256, (64, 12, 12, 3), np.uint8)
+
+
+def run(names: list[str], settings: dict[str, dict[str, Any]], images: np.ndarray, seed: int = 0) -> np.ndarray:
+    return np.asarray(jax.jit(make_augment(names, settings))(jax.random.key(seed), images))
+
+
+@functools.cache
+def compiled_alone(name: str) -> jax.stages.Wrapped:
+    """Returns the pass of one row with its strong settings; compiled once for all tests."""
+    return jax.jit(make_augment([name], STRONG))
+
+
+def test_every_row_is_tested():
+    assert set(ZERO) == set(STRONG) == set(AUGMENTATIONS)
+
+
+@pytest.mark.parametrize("name, settings", [(name, settings) for name, rows in ZERO.items() for settings in rows])
+def test_strength_zero_changes_nothing(images, name, settings):
+    result = run([name], {name: settings}, images)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, images)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_the_key_alone_decides(images, name):
+    first, again, other = (np.asarray(compiled_alone(name)(jax.random.key(seed), images)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    # Of 64 images at least a quarter: a flip changes a half, with a deviation of 4 images.
+    assert (np.abs(first - images).max(axis=(1, 2, 3)) > 1).sum() >= 16
+    assert (np.abs(first - other).max(axis=(1, 2, 3)) > 1).sum() >= 16
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_other_augmentations_leave_the_draws_of_one_as_they_were(images, name):
+    # Between others of strength zero it does what it does alone: its draws depend neither on its place nor on them.
+    others = [other for other in AUGMENTATIONS if other != name]
+    settings = {other: ZERO[other][0] for other in others} | {name: STRONG[name]}
+    together = run([others[0], name, *others[1:]], settings, images)
+    alone = compiled_alone(name)(jax.random.key(0), images)
+    np.testing.assert_allclose(together, alone, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_a_sharded_batch_gets_the_same_images(mesh, images, devices):
+    names = list(AUGMENTATIONS)
+    whole, split = replicated(mesh(devices)), over_data(mesh(devices))
+    augment = jax.jit(make_augment(names, STRONG), in_shardings=(whole, split), out_shardings=split)
+    result = augment(jax.random.key(0), images)
+    assert len(result.addressable_shards) == devices
+    assert result.addressable_shards[0].data.shape[0] == 64 // devices
+    # Row by row, and with neither mesh nor sharding.
+    expected = images
+    for name in names:
+        expected = compiled_alone(name)(jax.random.key(0), expected)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=ROUNDING)
+
+
+def test_augmentations_run_in_the_order_given(images):
+    settings = STRONG | {"horizontal_flip": {"probability": 1.0}}
+    crop = functools.partial(compiled_alone("pad_and_crop"), jax.random.key(0))
+    crop_first = run(["pad_and_crop", "horizontal_flip"], settings, images)
+    flip_first = run(["horizontal_flip", "pad_and_crop"], settings, images)
+    np.testing.assert_array_equal(crop_first, crop(images)[:, :, ::-1])
+    np.testing.assert_array_equal(flip_first, crop(images[:, :, ::-1]))
+    assert (crop_first != flip_first).any()
+
+
+def test_no_augmentation_at_all_only_converts(images):
+    result = run([], {}, images)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, images)
+
+
+def test_an_unknown_name_is_the_users_mistake():
+    with pytest.raises(UserError, match=r"config\.augment\.order is 'flip'") as raised:
+        make_augment(["flip"], STRONG)
+    assert all(name in str(raised.value) for name in AUGMENTATIONS)
+
+
+@pytest.mark.parametrize("probability", [0.5, 0.1])
+def test_flips_have_their_rate_and_are_exact(probability):
+    n = 10_000
+    images = np.random.default_rng(1).uniform(0, 255, (n, 2, 3, 1)).astype(np.float32)
+    flip = jax.jit(functools.partial(horizontal_flip, probability=probability))
+    result = np.asarray(flip(jax.random.key(1), images))
+    mirrored = (result == images[:, :, ::-1]).all(axis=(1, 2, 3))
+    same = (result == images).all(axis=(1, 2, 3))
+    np.testing.assert_array_equal(mirrored, ~same)
+    # Five deviations of a binomial count: missed by one key in two million.
+    assert abs(mirrored.sum() - n * probability) <= 5 * math.sqrt(n * probability * (1 - probability))
+
+
+def test_probability_one_flips_every_image(images):
+    flipped = horizontal_flip(jax.random.key(0), jnp.asarray(images), probability=1.0)
+    np.testing.assert_array_equal(flipped, images[:, :, ::-1])
+
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+
+
+# Half a step of each dtype, four times for float32 (quotient, difference, quotient, and the constants); bfloat16 is
+# rounded to once, from float32. The subtraction may lose digits, so the error is one of values near 4.
+@pytest.mark.parametrize("dtype, rtol, atol", [("float32", 0, 4 * 4 * 2.0**-24), ("bfloat16", 2.0**-8, 1e-6)])
+@pytest.mark.parametrize("source", [np.uint8, np.float32])
+def test_normalise(images, source, dtype, rtol, atol):
+    result = jax.jit(functools.partial(normalise, mean=MEAN, std=STD, dtype=dtype))(images.astype(source))
+    expected = (images.astype(np.float64) / 255 - np.array(MEAN)) / np.array(STD)
+    assert result.dtype == dtype
+    np.testing.assert_allclose(np.asarray(result, np.float64), expected, rtol=rtol, atol=atol)
+
+
+def test_normalise_black_and_white():
+    # 0 is -mean/std and 255 is (1 - mean)/std; here -2 and 2.
+    grey = np.array([0, 255], np.uint8).reshape(1, 1, 2, 1)
+    result = normalise(jnp.asarray(grey), mean=(0.5,), std=(0.25,), dtype="float32")
+    np.testing.assert_array_equal(np.ravel(result), [-2, 2])

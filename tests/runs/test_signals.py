@@ -1,0 +1,54 @@
+"""The first signal is a request, the second one ends the process."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from convmixer_jax.runs.signals import StopRequest
+
+BOTH = (signal.SIGTERM, signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_a_signal_is_a_request(number):
+    before = [signal.getsignal(each) for each in BOTH]
+    with StopRequest() as stop:
+        assert (stop.requested, stop.received) == (False, None)
+        os.kill(os.getpid(), number)
+        assert (stop.requested, stop.received) == (True, number)
+        # Whichever comes next takes its usual course.
+        assert [signal.getsignal(each) for each in BOTH] == [signal.SIG_DFL, signal.SIG_DFL]
+    assert [signal.getsignal(each) for each in BOTH] == before
+
+
+def test_the_handlers_before_come_back_without_a_signal_and_after_an_error():
+    before = [signal.getsignal(each) for each in BOTH]
+    with StopRequest():
+        assert signal.getsignal(signal.SIGTERM) not in before
+    assert [signal.getsignal(each) for each in BOTH] == before
+    with pytest.raises(RuntimeError, match="diverged"), StopRequest():
+        raise RuntimeError("diverged")
+    assert [signal.getsignal(each) for each in BOTH] == before
+
+
+TWO_SIGNALS = """
+import os, signal, sys
+from convmixer_jax.runs.signals import StopRequest
+first, second = (signal.Signals(int(number)) for number in sys.argv[1:])
+with StopRequest() as stop:
+    os.kill(os.getpid(), first)
+    print(stop.received.name, flush=True)
+    os.kill(os.getpid(), second)
+    print("still here")
+"""
+
+
+@pytest.mark.parametrize("first, second", [(a, b) for a in BOTH for b in BOTH])
+def test_the_second_signal_ends_the_process(first, second):
+    command = [sys.executable, "-c", TWO_SIGNALS, str(int(first)), str(int(second))]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-second, f"{first.name}\n")

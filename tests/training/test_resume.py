@@ -1,0 +1,300 @@
+"""A run that was ended, by whatever, and started again is the run that was not: bit for bit.
+
+Each run is a process of its own, as a user starts it. Two settings: "whole epochs", where everything happens at the
+end of an epoch, and "mid-epoch", where checkpoints, reports and epochs do not meet and a validation split picks the
+best checkpoint. Runs that nothing depends on go side by side.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from convmixer_jax.config import get_base
+from convmixer_jax.runs.checkpoint import Checkpoints
+from convmixer_jax.training.assembly import assemble
+from convmixer_jax.training.resume import restore_state
+
+ROOT = Path(__file__).parents[2]
+# Only what a user has: no virtual devices, which would also change the order of sums.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
+DEADLINE = 120  # seconds: a hang fails instead of holding up everything
+
+# An update takes some 0.1 s or more: the signals that follow a line or a file of the run arrive while most of
+# the updates are still to come, on any machine, since a slower one makes updates slower too.
+COMMON = {
+    "dataset": "digits",
+    "devices": 1,
+    "batch_size": 128,
+    "epochs": 2,
+    "model.dim": 64,
+    "model.depth": 2,
+    "model.patch_size": 1,
+    "model.kernel_size": 5,
+    "augment.order": ("pad_and_crop", "random_resized_crop"),
+    "augment.pad_and_crop.pixels": 1,
+    "schedule.learning_rate": 0.01,
+    "report_every_steps": 1,
+}
+# Three updates an epoch, six in all; a checkpoint at the end of each epoch.
+WHOLE_EPOCHS = COMMON | {"train_examples": 384, "checkpoint_every_steps": 3}
+# Four updates an epoch, eight in all; checkpoints 3, 6, 8 and the best one, reports 2, 4, 6, 8.
+MID_EPOCH = COMMON | {
+    "train_examples": 512,
+    "val_fraction": 0.1,
+    "checkpoint_every_steps": 3,
+    "report_every_steps": 2,
+    "seed": 5,
+}
+
+
+def command(workdir: Path, settings: dict) -> list[str]:
+    flags = [f"--config.{name}={value}" for name, value in settings.items()]
+    config = ROOT / "configs" / "digits.py"
+    return [sys.executable, "-m", "convmixer_jax.main", f"--config={config}", f"--workdir={workdir}", *flags]
+
+
+def run(workdir: Path, settings: dict) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(workdir, settings),
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+def start(workdir: Path, settings: dict) -> subprocess.Popen:
+    return subprocess.Popen(command(workdir, settings), env=ENVIRONMENT, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def kill_after_checkpoint(workdir: Path, settings: dict, step: int) -> None:
+    """Starts the run and kills it once the checkpoint of `step` is complete, which its rename makes it."""
+    process, folder = start(workdir, settings), workdir / "checkpoints" / str(step)
+    give_up = time.monotonic() + DEADLINE
+    while not folder.exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
+    process.send_signal(signal.SIGSTOP)
+    unfinished = not (workdir / "result.json").exists() and newest(workdir) == step
+    process.kill()
+    process.communicate(timeout=DEADLINE)
+    assert unfinished, "it was stopped too late: nothing would be tested"
+    assert process.returncode == -signal.SIGKILL
+
+
+def stop_by(number: signal.Signals, workdir: Path, settings: dict) -> tuple[int, str]:
+    """Starts the run and sends the signal after its first update; returns its exit code and what it said."""
+    process, said = start(workdir, settings), []
+    assert process.stderr is not None
+    for line in process.stderr:
+        said.append(line)
+        if line.startswith("start-up: "):
+            process.send_signal(number)
+            break
+    rest = process.communicate(timeout=DEADLINE)[1]
+    return process.returncode, "".join(said) + rest
+
+
+def newest(workdir: Path) -> int:
+    # Orbax writes into a folder of another name, with a suffix, until all is there.
+    return max(int(folder.name) for folder in (workdir / "checkpoints").iterdir() if folder.name.isdigit())
+
+
+def lines(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def rows(workdir: Path) -> list[dict]:
+    """The rows of metrics.jsonl without how fast the machine was."""
+    return [{name: value for name, value in row.items() if not name.startswith("perf/")} for row in lines(workdir)]
+
+
+def result(workdir: Path) -> dict:
+    found = json.loads((workdir / "result.json").read_text())
+    return {name: value for name, value in found.items() if "seconds" not in name and name != "images_per_sec"}
+
+
+def config_of(settings: dict) -> ConfigDict:
+    config = get_base()
+    for name, value in settings.items():
+        config.update_from_flattened_dict({name: value})
+    return config
+
+
+def state_bits(workdir: Path, settings: dict, step: int) -> dict[str, tuple[np.dtype, bytes]]:
+    """Every number of a checkpoint: parameters, statistics, optimiser, counts and running sums."""
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    state, _ = restore_state(assemble(config_of(settings)), checkpoints, step)
+    pairs = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
+    return {jax.tree_util.keystr(path): (leaf.dtype, leaf.tobytes()) for path, leaf in pairs}
+
+
+def files_of(workdir: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(path.relative_to(workdir)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in workdir.rglob("*")
+        if path.is_file()
+    }
+
+
+@dataclasses.dataclass
+class Runs:
+    """One setting: a run that nothing disturbed, and one that was killed after its checkpoint 3."""
+
+    settings: dict
+    undisturbed: Path
+    killed: Path
+    last: int
+
+
+def make_runs(folder: Path, settings: dict, last: int) -> Runs:
+    runs = Runs(settings, folder / "undisturbed", folder / "killed", last)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        whole = pool.submit(run, runs.undisturbed, settings)
+        pool.submit(kill_after_checkpoint, runs.killed, settings, 3).result()
+        assert whole.result().returncode == 0, whole.result().stderr
+    return runs
+
+
+@pytest.fixture(scope="module")
+def whole_epochs(tmp_path_factory) -> Runs:
+    return make_runs(tmp_path_factory.mktemp("whole"), WHOLE_EPOCHS, 6)
+
+
+@pytest.fixture(scope="module")
+def mid_epoch(tmp_path_factory) -> Runs:
+    return make_runs(tmp_path_factory.mktemp("mid"), MID_EPOCH, 8)
+
+
+def assert_same(runs: Runs, workdir: Path) -> None:
+    found, wanted = (state_bits(each, runs.settings, runs.last) for each in (workdir, runs.undisturbed))
+    assert found.keys() == wanted.keys()
+    assert [name for name in wanted if found[name] != wanted[name]] == []
+    assert rows(workdir) == rows(runs.undisturbed)
+    assert result(workdir) == result(runs.undisturbed)
+    assert newest(workdir) == newest(runs.undisturbed) == runs.last
+
+
+def test_the_undisturbed_run_did_something(whole_epochs):
+    """What the tests below compare with: six updates, each of which changed the weights, and all their rows."""
+    workdir, settings = whole_epochs.undisturbed, whole_epochs.settings
+    assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4, 5, 6, 6]
+    assert all("perf/images_per_sec" in row for row in lines(workdir) if "train/loss" in row)
+    half, end = (state_bits(workdir, settings, step) for step in (3, 6))
+    same = [name for name in half if half[name] == end[name]]
+    # What was reset at a report and the end of an epoch is zero at both.
+    assert all(name.startswith((".report", ".epoch", ".skipped_in_a_row")) for name in same), same
+    assert result(workdir)["step"] == 6
+
+
+def test_three_updates_a_kill_and_three_more_are_six(whole_epochs, tmp_path):
+    workdir = tmp_path / "resumed"
+    shutil.copytree(whole_epochs.killed, workdir)
+    ended = run(workdir, whole_epochs.settings)
+    assert ended.returncode == 0, ended.stderr
+    assert "going on from step 3" in ended.stderr
+    assert_same(whole_epochs, workdir)
+
+
+def test_a_kill_in_the_middle_of_an_epoch_and_of_a_report(mid_epoch, tmp_path):
+    """As above; besides, the log of the killed process goes further than its checkpoint, and its last line is torn."""
+    workdir = tmp_path / "resumed"
+    shutil.copytree(mid_epoch.killed, workdir)
+    lost = {"step": 4, "epoch": 1.0, "train/loss": 99.0}
+    torn = '{"step": 6, "train/lo'
+    kept = [row for row in lines(workdir) if row["step"] <= 3]
+    assert [row["step"] for row in kept] == [2]
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(lost) + "\n" + torn)
+    after = [row for row in lines(mid_epoch.killed) if row["step"] > 3]
+    ended = run(workdir, mid_epoch.settings)
+    assert ended.returncode == 0, ended.stderr
+    assert "going on from step 3" in ended.stderr
+    assert_same(mid_epoch, workdir)
+    discarded = (workdir / "metrics.discarded.jsonl").read_text()
+    assert [json.loads(line) for line in discarded.splitlines()] == [*after, lost]
+    # The rows of before the kill were kept as they were, speed included.
+    assert lines(workdir)[:1] == kept
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, mid_epoch) -> dict:
+    """For each signal: the workdir, exit code and words of a run that it stopped."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    workdirs = [tmp_path_factory.mktemp(number.name) for number in numbers]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(stop_by, numbers, workdirs, [MID_EPOCH] * 2))
+    steps = [newest(workdir) for workdir in workdirs]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        resumed = list(pool.map(run, workdirs, [MID_EPOCH] * 2))
+    return dict(zip(numbers, zip(workdirs, ended, steps, resumed, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_a_second_start_goes_on(mid_epoch, stopped, number):
+    workdir, (code, said), step, resumed = stopped[number]
+    assert code == 75, said
+    assert f"{number.name} received: saving step {step}" in said
+    assert "Traceback" not in said
+    assert 0 < step < mid_epoch.last, "it was stopped too late: nothing would be tested"
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"going on from step {step}" in resumed.stderr
+    assert_same(mid_epoch, workdir)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(mid_epoch):
+    before = files_of(mid_epoch.undisturbed)
+    ended = run(mid_epoch.undisturbed, mid_epoch.settings)
+    assert ended.returncode == 0, ended.stderr
+    assert f"{mid_epoch.undisturbed} is finished: step 8, test top1 " in ended.stderr
+    assert files_of(mid_epoch.undisturbed) == before
+
+
+def test_a_missing_result_is_made_again(mid_epoch, tmp_path):
+    workdir = tmp_path / "without"
+    shutil.copytree(mid_epoch.undisturbed, workdir)
+    (workdir / "result.json").unlink()
+    ended = run(workdir, mid_epoch.settings)
+    assert ended.returncode == 0, ended.stderr
+    assert "going on from step 8" in ended.stderr
+    assert_same(mid_epoch, workdir)
+
+
+def test_when_to_write_may_change(mid_epoch, tmp_path):
+    workdir = tmp_path / "resumed"
+    shutil.copytree(mid_epoch.killed, workdir)
+    changed = {"report_every_steps": 5, "eval_every_epochs": 3, "checkpoint_every_steps": 7, "eval_batch_size": 50}
+    ended = run(workdir, mid_epoch.settings | changed)
+    assert ended.returncode == 0, ended.stderr
+    found, wanted = (state_bits(each, MID_EPOCH, 8) for each in (workdir, mid_epoch.undisturbed))
+    learnt = [name for name in wanted if name.startswith((".params", ".batch_stats", ".opt_state"))]
+    assert len(learnt) > 60
+    assert [name for name in learnt if found[name] != wanted[name]] == []
+    # A row at 2 from before the kill; then at 5 and at the end, where both splits are evaluated.
+    assert [row["step"] for row in rows(workdir)] == [2, 5, 8, 8, 8]
+    assert result(workdir)["top1"] == result(mid_epoch.undisturbed)["top1"]
+
+
+def test_what_is_computed_may_not_change(mid_epoch):
+    before = files_of(mid_epoch.killed)
+    ended = run(mid_epoch.killed, mid_epoch.settings | {"epochs": 3})
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.startswith("error: ")
+    assert "config.epochs: 2 -> 3" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert files_of(mid_epoch.killed) == before

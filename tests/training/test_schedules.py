@@ -1,0 +1,140 @@
+"""Learning rates of every update against the definitions that they follow."""
+
+import dataclasses
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from convmixer_jax.errors import UserError
+from convmixer_jax.training.schedules import SCHEDULES, ScheduleSettings, make_schedule
+
+PEAK = 0.05
+# A rate takes about ten roundings by up to 2^-24; where a position is divided by the distance of two knots they weigh
+# up to five times as much (position E, knots E/5 apart): 3e-6 of the peak at most.
+TOLERANCE = 3e-6 * PEAK
+
+
+def rates(name: str, settings: ScheduleSettings) -> np.ndarray:
+    """Returns the rate of each update of a run, computed as the step does: traced, from an int32 scalar."""
+    schedule = make_schedule(name, settings)
+    return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(settings.total_steps, dtype=jnp.int32)))
+
+
+SETTINGS = ScheduleSettings(
+    learning_rate=PEAK, epochs=10, steps_per_epoch=20, warmup_epochs=1.0, final_learning_rate=0.001
+)  # fmt: skip
+# 200 updates. first rate, the update with the peak (all of them: None), last rate
+EXPECTED = {
+    "triangle": (PEAK / 80, 79, 0.0),  # 1/20 of an epoch into four; epoch 4 ends with update 79
+    "slanted_triangle": (PEAK / 32, 20, PEAK / 32),  # a tenth of 200
+    "one_cycle": (PEAK / 25, 59, PEAK / 25e4),  # 0.3 x 200 - 1
+    "cosine": (0.0, 20, 0.001),  # after one epoch of warm-up
+    "constant": (PEAK, None, PEAK),
+}
+
+
+def test_every_schedule_is_expected_something_of():
+    assert set(EXPECTED) == set(SCHEDULES)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_start_peak_and_end(name):
+    first, top, last = EXPECTED[name]
+    rate = rates(name, SETTINGS)
+    np.testing.assert_allclose(rate[[0, -1]], [first, last], rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(rate.max(), PEAK, rtol=0, atol=TOLERANCE)
+    if top is None:
+        assert np.ptp(rate) == 0
+    else:
+        assert rate.argmax() == top
+        assert (np.diff(rate)[:top] > 0).all()
+        assert (np.diff(rate)[top:] < 0).all()
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_run_of_one_update_has_a_finite_rate(name):
+    assert 0 <= rates(name, ScheduleSettings(learning_rate=PEAK, epochs=1, steps_per_epoch=1)) <= PEAK
+
+
+# Knots coincide at 1 to 4 epochs: 0, 0, 0, 1; 0, 0, 1, 2; 0, 1, 2, 3 and 0, 1, 3, 4 for the whole ones.
+@pytest.mark.parametrize("n", [1, 97])
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 5, 6, 7, 9, 13, 25, 30, 40, 100, 199, 200])
+def test_triangle_is_the_authors_interpolation(epochs, n):
+    settings = ScheduleSettings(learning_rate=PEAK, epochs=epochs, steps_per_epoch=n)
+    expected = [
+        np.interp(epoch + (i + 1) / n, [0, epochs * 2 // 5, epochs * 4 // 5, epochs], [0, PEAK, PEAK / 20, 0])
+        for epoch in range(epochs)
+        for i in range(n)
+    ]
+    np.testing.assert_allclose(rates("triangle", settings), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 4, 5, 10, 100, 333])
+def test_one_cycle_is_torchs(total):
+    adamw = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(adamw, max_lr=PEAK, total_steps=total)
+    expected = [adamw.param_groups[0]["lr"]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that no gradient was ever applied
+        for _ in range(total - 1):
+            scheduler.step()
+            expected.append(adamw.param_groups[0]["lr"])
+    settings = ScheduleSettings(learning_rate=PEAK, epochs=1, steps_per_epoch=total)
+    np.testing.assert_allclose(rates("one_cycle", settings), expected, rtol=0, atol=TOLERANCE)
+
+
+def ulmfit(t: int, total: int, cut_frac: float = 0.1, ratio: float = 32) -> float:
+    """Returns the rate of update t of `total`: arXiv 1801.06146, equation 3."""
+    cut = int(total * cut_frac)
+    p = t / cut if t < cut else 1 - (t - cut) / (cut * (1 / cut_frac - 1))
+    return PEAK * (1 + p * (ratio - 1)) / ratio
+
+
+@pytest.mark.parametrize("total", [10, 50, 200, 1000])
+def test_slanted_triangle_is_ulmfits(total):
+    # The paper falls from the cut to peak/32 at t = total, which no update is at. The end documented here is the last
+    # update, so that from the cut on each of its steps is 1/(total - 1 - cut) of the way, not 1/(total - cut).
+    settings = ScheduleSettings(learning_rate=PEAK, epochs=1, steps_per_epoch=total)
+    rate, cut = rates("slanted_triangle", settings), total // 10
+    rising = [ulmfit(t, total) for t in range(cut + 1)]
+    stretched = (total - cut) / (total - 1 - cut)
+    falling = [ulmfit(cut + (t - cut) * stretched, total) for t in range(cut + 1, total)]
+    np.testing.assert_allclose(rate, rising + falling, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(rate[-1], PEAK / 32, rtol=1e-5)
+
+
+def test_slanted_triangle_ends_at_its_last_update_where_the_paper_undershoots():
+    # 195 updates: the cut is at 19, and the paper's fall of 9 x 19 updates would be over at 190 and go on below.
+    settings = ScheduleSettings(learning_rate=PEAK, epochs=1, steps_per_epoch=195)
+    rate = rates("slanted_triangle", settings)
+    assert ulmfit(194, 195) < PEAK / 32
+    assert rate.argmax() == 19
+    np.testing.assert_allclose([rate[0], rate[-1]], PEAK / 32, rtol=1e-5)
+
+
+@pytest.mark.parametrize("final", [0.0, 0.001])
+@pytest.mark.parametrize("warmup_epochs, warmup", [(0.0, 0), (0.5, 10), (2.0, 40), (9.0, 180)])
+def test_cosine_with_warm_up(warmup_epochs, warmup, final):
+    settings = dataclasses.replace(SETTINGS, warmup_epochs=warmup_epochs, final_learning_rate=final)
+    steps = np.arange(200)
+    rising = PEAK * steps / max(warmup, 1)
+    falling = final + (PEAK - final) * (1 + np.cos(np.pi * (steps - warmup) / (199 - warmup))) / 2
+    expected = np.where(steps < warmup, rising, falling)
+    np.testing.assert_allclose(rates("cosine", settings), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("warmup_epochs", [10.0, 11.0])
+def test_a_warm_up_as_long_as_the_run_is_the_users_mistake(warmup_epochs):
+    settings = dataclasses.replace(SETTINGS, warmup_epochs=warmup_epochs)
+    with pytest.raises(UserError, match=r"config\.schedule\.warmup_epochs is 1[01]\.0.*config\.epochs.*10"):
+        make_schedule("cosine", settings)
+
+
+def test_an_unknown_name_is_the_users_mistake():
+    with pytest.raises(UserError, match=r"config\.schedule\.name is 'linear'") as raised:
+        make_schedule("linear", SETTINGS)
+    assert all(name in str(raised.value) for name in SCHEDULES)
