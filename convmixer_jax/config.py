@@ -18,8 +18,64 @@ from ml_collections import ConfigDict
 from convmixer_jax.errors import UserError
 
 
+def model_fields() -> ConfigDict:
+    """Returns the fields of `config.model`."""
+    model = ConfigDict()
+    model.variant = "convmixer"  # a row of VARIANTS
+    model.dim = 256  # channels of every block (h)
+    model.depth = 8  # blocks (d)
+    model.patch_size = 2  # pixels (p)
+    model.kernel_size = 5  # patches (k), of the depthwise convolutions; may be even
+    model.activation = "gelu"  # gelu (exact), relu
+    model.initializer = "pytorch"  # pytorch (the paper's), lecun_normal (flax's)
+    return model
+
+
+def augment_fields() -> ConfigDict:
+    """Returns the fields of `config.augment`: what the device does to training images on the scale 0-255."""
+    augment = ConfigDict()
+    augment.order = ("pad_and_crop", "horizontal_flip")  # rows of AUGMENTATIONS, applied in this order
+    augment.pad_and_crop = ConfigDict()
+    augment.pad_and_crop.pixels = 4  # pixels added to each side
+    augment.pad_and_crop.mode = "zero"  # zero (black), reflect
+    augment.random_resized_crop = ConfigDict()
+    augment.random_resized_crop.scale = (0.75, 1.0)  # share of the area; (0.08, 1.0) breaks CIFAR
+    augment.random_resized_crop.ratio = (3 / 4, 4 / 3)  # width to height
+    augment.random_resized_crop.interpolation = "bilinear"  # bilinear, bicubic; both with antialias
+    augment.horizontal_flip = ConfigDict()
+    augment.horizontal_flip.probability = 0.5  # per image
+    return augment
+
+
+def optimizer_fields() -> ConfigDict:
+    """Returns the fields of `config.optimizer`."""
+    optimizer = ConfigDict()
+    optimizer.name = "adamw"  # a row of OPTIMIZERS
+    optimizer.b1 = 0.9  # decay of the first moment
+    optimizer.b2 = 0.999  # decay of the second moment
+    optimizer.eps = 1e-8  # added to the root of the second moment; the ImageNet recipe has 1e-3
+    optimizer.weight_decay = 0.005  # times the learning rate, per update
+    optimizer.decay_mask = "all"  # all (the CIFAR script), kernels (timm: no biases, no BatchNorm)
+    optimizer.clip_norm = 1.0  # largest global norm of the gradient; 0 = no clipping
+    return optimizer
+
+
+def schedule_fields() -> ConfigDict:
+    """Returns the fields of `config.schedule`: the learning rate."""
+    schedule = ConfigDict()
+    schedule.name = "triangle"  # a row of SCHEDULES: triangle (the authors'), slanted_triangle, one_cycle, ...
+    schedule.learning_rate = 0.05  # the peak
+    schedule.warmup_epochs = 0.0  # epochs of linear rise from 0; read by: cosine
+    schedule.final_learning_rate = 0.0  # at the last update; read by: cosine
+    return schedule
+
+
 def get_base() -> ConfigDict:
-    """Returns the locked base config. Its values train a ConvMixer-256/8 on CIFAR-10."""
+    """Returns the locked base config. Its values train a ConvMixer-256/8 on CIFAR-10.
+
+    A field that is added later gets, here, the value that leaves a run as it was without the field: workdirs of before
+    are then still recognised (see `differences`).
+    """
     config = ConfigDict()
 
     # Data
@@ -37,46 +93,11 @@ def get_base() -> ConfigDict:
     config.dtype = "float32"  # of the computation: float32, bfloat16; parameters, statistics, loss stay float32
     config.devices = 0  # devices to use, the first ones found; 0 = all
 
-    # Model
-    config.model = ConfigDict()
-    config.model.variant = "convmixer"  # a row of VARIANTS
-    config.model.dim = 256  # channels of every block (h)
-    config.model.depth = 8  # blocks (d)
-    config.model.patch_size = 2  # pixels (p)
-    config.model.kernel_size = 5  # patches (k), of the depthwise convolutions; may be even
-    config.model.activation = "gelu"  # gelu (exact), relu
-    config.model.initializer = "pytorch"  # pytorch (the paper's), lecun_normal (flax's)
-
-    # Augmentation of training images, on the device, on the scale 0-255, before normalisation
-    config.augment = ConfigDict()
-    config.augment.order = ("pad_and_crop", "horizontal_flip")  # rows of AUGMENTATIONS, applied in this order
-    config.augment.pad_and_crop = ConfigDict()
-    config.augment.pad_and_crop.pixels = 4  # pixels added to each side
-    config.augment.pad_and_crop.mode = "zero"  # zero (black), reflect
-    config.augment.random_resized_crop = ConfigDict()
-    config.augment.random_resized_crop.scale = (0.75, 1.0)  # share of the area; (0.08, 1.0) breaks CIFAR
-    config.augment.random_resized_crop.ratio = (3 / 4, 4 / 3)  # width to height
-    config.augment.random_resized_crop.interpolation = "bilinear"  # bilinear, bicubic; both with antialias
-    config.augment.horizontal_flip = ConfigDict()
-    config.augment.horizontal_flip.probability = 0.5  # per image
+    config.model = model_fields()
+    config.augment = augment_fields()
     config.label_smoothing = 0.0  # share of each target spread evenly over all classes, in [0, 1)
-
-    # Optimiser
-    config.optimizer = ConfigDict()
-    config.optimizer.name = "adamw"  # a row of OPTIMIZERS
-    config.optimizer.b1 = 0.9  # decay of the first moment
-    config.optimizer.b2 = 0.999  # decay of the second moment
-    config.optimizer.eps = 1e-8  # added to the root of the second moment; the ImageNet recipe has 1e-3
-    config.optimizer.weight_decay = 0.005  # times the learning rate, per update
-    config.optimizer.decay_mask = "all"  # all (the CIFAR script), kernels (timm: no biases, no BatchNorm)
-    config.optimizer.clip_norm = 1.0  # largest global norm of the gradient; 0 = no clipping
-
-    # Learning rate
-    config.schedule = ConfigDict()
-    config.schedule.name = "triangle"  # a row of SCHEDULES: triangle (the authors'), slanted_triangle, one_cycle, ...
-    config.schedule.learning_rate = 0.05  # the peak
-    config.schedule.warmup_epochs = 0.0  # epochs of linear rise from 0; read by: cosine
-    config.schedule.final_learning_rate = 0.0  # at the last update; read by: cosine
+    config.optimizer = optimizer_fields()
+    config.schedule = schedule_fields()
 
     # What is written when; all of this may change when a run is resumed
     config.report_every_steps = 50  # updates between rows of metrics.jsonl
@@ -90,7 +111,8 @@ def get_base() -> ConfigDict:
     return config.lock()
 
 
-# May differ between the start of a run and its resumption: none of them changes what is computed.
+# May differ between the start of a run and its resumption: none of them changes what is computed, but for the order
+# in which `devices` makes float32 sums.
 RESUME_MAY_CHANGE = frozenset({
     "devices",
     "eval_batch_size",
@@ -189,12 +211,15 @@ def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> Iterator[t
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError, naming field, value and what is accepted, for the first field whose value is out of range."""
+    """Raises UserError, naming field, value and what is accepted, for the first field whose value is out of range.
+
+    config: with the fields of the base; ConfigDict would let None through for any of them.
+    """
     for name, value in flatten(config):
         accepts, description = RULES[name]
         # NaN and infinity pass comparisons that they should not, and no field has a use for them.
         finite = not isinstance(value, float) or abs(value) < float("inf")
-        if not (finite and accepts(value)):
+        if value is None or not (finite and accepts(value)):
             raise UserError(f"config.{name} is {value!r}: it must be {description}")
 
 
@@ -204,20 +229,25 @@ def to_plain(config: ConfigDict) -> dict[str, Any]:
 
 
 def digest(config: ConfigDict) -> str:
-    """Returns a SHA-256, in hexadecimal, of the fields that decide what a run computes."""
-    deciding = {name: value for name, value in flatten(to_plain(config)) if name not in RESUME_MAY_CHANGE}
+    """Returns a SHA-256, in hexadecimal, of the fields that decide what a run computes and are not as in the base."""
+    base = dict(flatten(to_plain(get_base())))
+    deciding = {
+        name: value
+        for name, value in flatten(to_plain(config))
+        if name not in RESUME_MAY_CHANGE and value != base[name]
+    }
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
 def differences(saved: dict[str, Any], config: ConfigDict) -> list[str]:
     """Returns "name: saved value -> new value" for each field that may not change on resume but did.
 
-    saved: what `to_plain` made of the other config.
+    saved: what `to_plain` made of the other config. A field that did not exist then had the base's value.
     """
-    old, new = dict(flatten(saved)), dict(flatten(to_plain(config)))
-    missing = "not there"
+    base, old, new = (dict(flatten(values)) for values in (to_plain(get_base()), saved, to_plain(config)))
+    old = base | old
     return [
-        f"config.{name}: {old.get(name, missing)!r} -> {new.get(name, missing)!r}"
-        for name in sorted(old.keys() | new.keys())
-        if name not in RESUME_MAY_CHANGE and old.get(name, missing) != new.get(name, missing)
+        f"config.{name}: {old[name]!r} -> {new.get(name, 'no such field any more')!r}"
+        for name in sorted(old)
+        if name not in RESUME_MAY_CHANGE and old[name] != new.get(name)
     ]

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from convmixer_jax.command_line import parse
 from convmixer_jax.config import flatten, get_base, to_plain
 from convmixer_jax.data.datasets import DATASETS
 from convmixer_jax.data.sources.cifar import load_cifar10
 from convmixer_jax.errors import ExitCode
-from convmixer_jax.main import main, parse
+from convmixer_jax.main import main
 from convmixer_jax.runs.checkpoint import Checkpoints
 from convmixer_jax.training import runner
 from tests.data.archives import SPEC, archive_bytes, spec_with, write_archive, write_python_folder

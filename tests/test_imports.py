@@ -45,15 +45,16 @@ MAY_IMPORT = {
         "training.assembly", "training.evaluate", "training.mesh", "training.metrics", "training.state",
     ),
     "training.runner": ("config", "errors", "data", "runs", "training"),
-    "main": ("config", "errors", "runs.clock", "runs.signals", "training.runner"),
+    "command_line": ("config", "errors"),
+    "main": ("command_line", "errors", "runs.clock", "runs.signals", "training.runner"),
 }  # fmt: skip
 
 # Packages that only these files may import, late or not.
 ONLY_IN = {
     "ml_collections": (
-        "config", "main", "training.assembly", "training.loop", "training.resume", "training.runner",
+        "config", "command_line", "training.assembly", "training.loop", "training.resume", "training.runner",
     ),
-    "absl": ("main",),
+    "absl": ("command_line",),
     "orbax": ("runs.checkpoint",),
     "tensorboard": ("runs.events",),
     "tqdm": ("runs.progress", "data.sources.download"),

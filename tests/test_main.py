@@ -12,10 +12,11 @@ from pathlib import Path
 import jax
 import pytest
 
+from convmixer_jax.command_line import parse
 from convmixer_jax.config import flatten
 from convmixer_jax.data.datasets import DATASETS, load_split
 from convmixer_jax.data.sources.cifar import load_cifar10
-from convmixer_jax.main import main, parse
+from convmixer_jax.main import main
 from convmixer_jax.runs.pictures import load_picture
 from convmixer_jax.runs.provenance import git_revision
 from tests.data.archives import SPEC, write_archive
@@ -162,7 +163,7 @@ def test_the_result_is_of_the_last_step_on_the_test_split(run):
 def test_what_a_person_reads(run):
     assert run.stdout == ""
     assert "digits: 200 training images, 20 updates of 20 on 1 x cpu, from fresh weights" in run.stderr
-    assert re.search(r"^start-up: import .* = \d+\.\d s$", run.stderr, re.MULTILINE)
+    assert re.search(r"^start-up: imports .* = \d+\.\d s$", run.stderr, re.MULTILINE)
     assert len(re.findall(r"^step \d+/20  epoch .* images/s  \d:\d\d:\d\d left$", run.stderr, re.MULTILINE)) == 3
     assert run.stderr.splitlines()[-1].startswith("finished: test top1 ")
     assert "WARNING" not in run.stderr

@@ -12,8 +12,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from convmixer_jax.augment.pipeline import AUGMENTATIONS
+from convmixer_jax.command_line import parse
 from convmixer_jax.config import RESUME_MAY_CHANGE, RULES, check, flatten, get_base
-from convmixer_jax.main import parse
 from convmixer_jax.models.variants import make_model
 from convmixer_jax.training.assembly import assemble
 from convmixer_jax.training.optimizers import OPTIMIZERS, make_optimizer
@@ -97,7 +97,7 @@ def test_every_field_has_a_rule_and_every_rule_a_field():
 
 
 # Groups of fields that are handed on whole, as keyword arguments: whose arguments they become. An optimiser's row
-# takes what make_optimizer leaves over.
+# reads what make_optimizer leaves over off its settings.
 GROUPS: dict[str, list[Callable]] = {
     "model": [make_model],
     "optimizer": [make_optimizer, *OPTIMIZERS.values()],
@@ -115,10 +115,11 @@ def attributes_read(source: str) -> Iterator[str]:
 
 
 def arguments_read(function: Callable) -> set[str]:
-    """The parameters of a function that its body looks at."""
-    tree = ast.parse(inspect.getsource(function))
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    return names & set(inspect.signature(function).parameters)
+    """The parameters of a function that its body looks at, and the fields that it reads off its `settings`."""
+    nodes = list(ast.walk(ast.parse(inspect.getsource(function))))
+    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    fields = {node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "settings"}
+    return fields | (names & set(inspect.signature(function).parameters))
 
 
 def unread(fields: Iterable[str], sources: Iterable[str]) -> list[str]:

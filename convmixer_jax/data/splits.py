@@ -1,6 +1,8 @@
 """Fixed, stratified parts of a set of examples: the same members on every machine, whatever the run's seed.
 
-held_out = stratified_choice(labels, count=5_000, purpose="validation")
+    held_out = stratified_choice(labels, count=5_000, purpose="validation")
+
+Stratified: every class has its share, to within one example.
 """
 
 import zlib

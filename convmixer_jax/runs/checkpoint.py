@@ -26,20 +26,27 @@ class Checkpoints:
     """The newest `keep` checkpoints of a folder, and the best one where a validation score came with them."""
 
     def __init__(self, directory: Path, keep: int = 1, read_only: bool = False):
-        """Opens the folder. Leftovers of interrupted writes are removed, unless `read_only`."""
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells each of its steps there
-        policy = preservation_policy.AnyPreservationPolicy([
-            preservation_policy.LatestN(keep),
-            preservation_policy.BestN(
-                get_metric_fn=lambda metrics: metrics[BEST_METRIC], n=1, keep_checkpoints_without_metrics=False
-            ),
-        ])  # fmt: skip
+        """Opens the folder. Leftovers of interrupted writes are removed, by a thread, unless `read_only`."""
+        logging.getLogger("absl").setLevel(
+            logging.CRITICAL
+        )  # Orbax tells its steps there, and failures that are told here
+
+        def score(metrics: dict[str, float]) -> float:
+            return metrics[BEST_METRIC]
+
+        best = preservation_policy.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy, cleanup_tmp_directories=not read_only, read_only=read_only, create=not read_only
+            preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(keep), best]),
+            best_fn=score,  # without it Orbax drops the metrics that come with a save, and the policy sees none
+            best_mode="max",
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            create=not read_only,
         )
         # Named at once: the metadata of a checkpoint can then be read before any was saved or restored here.
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options, item_handlers=handlers)
+        self.directory = directory
         self._writing: int | None = None
         self.saved = max(self.steps(), default=None)
         self.failures: dict[int, str] = {}
@@ -107,7 +114,7 @@ class Checkpoints:
             there, wanted = (kind.get(name, "nothing") for kind in kinds)
             if there != wanted:
                 raise UserError(
-                    f"checkpoint {step} in {self._manager.directory} has {there} for {name}, the config asks for "
+                    f"checkpoint {step} in {self.directory} has {there} for {name}, the config asks for "
                     f"{wanted}: use the config it was made with, or another --workdir"
                 )
 

@@ -1,7 +1,9 @@
 """Seconds of a run, by what they were spent on, carried over restarts.
 
-with clock.measure("evaluation"): ...
-interval = clock.lap()
+    with clock.pause(): ...
+    seconds, waited = clock.lap()
+
+Only differences of the monotonic clock count, so a changed wall clock does no harm.
 """
 
 import contextlib
@@ -10,20 +12,22 @@ from collections.abc import Iterator
 
 
 class RunClock:
-    """Wall seconds since the first start (`seconds`) and of training updates alone (`step_seconds`).
+    """Wall seconds of all starts (`seconds`) and of their training updates alone (`step_seconds`).
 
-    Compilation, evaluation and saving are pauses: they count in the former only. Time between two starts counts in
-    neither.
+    Start-up, compilation, evaluation and saving count in the former only; time between two starts in neither.
     """
 
-    def __init__(self, seconds: float = 0.0, step_seconds: float = 0.0):
-        """Goes on from the values that a checkpoint carried."""
-        self._earlier, self._earlier_steps = seconds, step_seconds
+    def __init__(self) -> None:
+        self._earlier = self._earlier_steps = 0.0
         self._start = time.monotonic()
         self._paused = 0.0
         self._input = 0.0
         self._first_update = self._lap_start = self._start
         self._lap_paused = self._lap_input = 0.0
+
+    def add_earlier(self, seconds: float, step_seconds: float) -> None:
+        """Adds what the starts before this one took, as a checkpoint carries it."""
+        self._earlier, self._earlier_steps = seconds, step_seconds
 
     def start_updates(self) -> None:
         """Everything before this call was start-up and counts as a pause."""

@@ -1,6 +1,8 @@
 """Files of a workdir: written whole or not at all.
 
-write_json(workdir / "result.json", result)
+    write_json(workdir / "result.json", result)
+
+JSON here is strict: it has no NaN.
 """
 
 import json
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from convmixer_jax.errors import UserError
+
+NOT_OURS = "it is not as this program wrote it; restore it from a copy, or use another --workdir"
 
 
 def to_json(value: Any) -> Any:
@@ -24,11 +28,11 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replaces `path` in one move: a reader, or a crash, finds the old text or the new one, never a part."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replaces `path` in one move: a reader, or a crash, finds the old content or the new one, never a part."""
     unfinished = path.with_name(f"{path.name}.tmp")
-    with unfinished.open("w") as file:
-        file.write(text)
+    with unfinished.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
@@ -36,19 +40,20 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Replaces `path` by `value` as indented JSON, in one move."""
-    write_text(path, json.dumps(to_json(value), indent=2) + "\n")
+    write_bytes(path, (json.dumps(to_json(value), indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Returns the object in `path`, None where there is no such file. Raises UserError where it is not JSON."""
+    """Returns the object in `path`, None where there is no such file. Raises UserError where it holds none."""
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): it is not a file of this program; use another --workdir"
-        ) from error
+        raise UserError(f"{path} cannot be read ({error}): {NOT_OURS}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object: {NOT_OURS}")
+    return value
 
 
 def make_workdir(path: Path) -> None:

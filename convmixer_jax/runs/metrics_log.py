@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from convmixer_jax.runs.events import EventsFile
-from convmixer_jax.runs.files import to_json, write_text
+from convmixer_jax.runs.files import to_json, write_bytes
 
 
 def parse_row(line: str) -> dict[str, Any] | None:
@@ -35,7 +35,8 @@ def rewind(workdir: Path, step: int) -> list[dict[str, Any]]:
     dropped. The discarded file is on disk before the other one is replaced, so that no row is ever lost.
     """
     path = workdir / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
+    text = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    lines = text.splitlines()
     parsed = [(line, parse_row(line)) for line in lines]
     if parsed and parsed[-1][1] is None:
         parsed.pop()
@@ -46,8 +47,9 @@ def rewind(workdir: Path, step: int) -> list[dict[str, Any]]:
             file.writelines(f"{line}\n" for line in discarded)
             file.flush()
             os.fsync(file.fileno())
-    if len(kept) < len(lines):
-        write_text(path, "".join(f"{line}\n" for line, _ in kept))
+    whole = "".join(f"{line}\n" for line, _ in kept)
+    if whole != text:  # also where the last line break alone was torn off: the next row would be written behind it
+        write_bytes(path, whole.encode())
     return [row for _, row in kept if row is not None]
 
 
@@ -76,6 +78,7 @@ class MetricsLog:
         tags = {name.replace("eval/", f"eval/{split}/") if split else name: value for name, value in row.items()}
         numbers = {tag: value for tag, value in tags.items() if isinstance(value, int | float) and tag != "step"}
         self._events.write_scalars(numbers, row["step"])
+        self._events.flush()
 
     def write_image(self, name: str, image: np.ndarray, step: int) -> None:
         """Adds an image, uint8 [H, W, 3], to the events."""
@@ -85,7 +88,6 @@ class MetricsLog:
         """Returns when every row so far is on disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._events.flush()
 
     def close(self) -> None:
         """Flushes and closes both."""

@@ -1,12 +1,17 @@
 """Pictures that a run leaves in its workdir.
 
-save_picture(workdir / "augmented.png", image_grid(images))
+    save_picture(workdir / "augmented.png", image_grid(images))
+
+Pictures are uint8 arrays [H, W, 3].
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from convmixer_jax.runs.files import write_bytes
 
 # Small images are enlarged, without smoothing, to about this many pixels a side.
 TILE_PIXELS = 64
@@ -28,8 +33,10 @@ def image_grid(images: np.ndarray, columns: int = 8) -> np.ndarray:
 
 
 def save_picture(path: Path, image: np.ndarray) -> None:
-    """Writes uint8 [H, W, 3] as PNG."""
-    Image.fromarray(image).save(path)
+    """Writes uint8 [H, W, 3] as PNG, in one move."""
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, format="PNG")
+    write_bytes(path, encoded.getvalue())
 
 
 def load_picture(path: Path) -> np.ndarray:

@@ -1,7 +1,9 @@
 """What a person sees of a run: a progress bar on a terminal, a line per report elsewhere.
 
-with Progress(total_steps, start_step, batch_size) as progress:
-    progress.advance(); progress.say("step 50 ...")
+    with Progress(total_steps, start_step, batch_size) as progress:
+        progress.advance()
+
+Everything goes to standard error; standard output is for results.
 """
 
 import sys

@@ -1,7 +1,9 @@
 """SIGTERM and SIGINT as a request that the loop looks at between updates.
 
     with StopRequest() as stop:
-        while not stop.requested: ...
+        ...                              # start-up: a signal raises Interrupted
+        stop.defer()
+        while not stop.requested: ...    # from here on it is noted
 
 The second signal gets the default handler back, so whoever cannot wait for the save ends the process at once; a
 checkpoint is published by a rename, so nothing saved is harmed.
@@ -13,11 +15,20 @@ from types import FrameType, TracebackType
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+class Interrupted(BaseException):
+    """A signal came while there was nothing to save. Not an Exception: nothing on the way should take it for one."""
+
+
 class StopRequest:
     """Holds the first signal that came while the context was open."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._deferred = False
+
+    def defer(self) -> None:
+        """From now on a signal is noted instead of raised: whoever calls this looks at `requested` and saves."""
+        self._deferred = True
 
     @property
     def requested(self) -> bool:
@@ -28,6 +39,8 @@ class StopRequest:
         self.received = signal.Signals(number)
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+        if not self._deferred:
+            raise Interrupted(f"{self.received.name} received: stopped, there was nothing to save")
 
     def __enter__(self) -> "StopRequest":
         self._previous = {each: signal.signal(each, self._note) for each in SIGNALS}

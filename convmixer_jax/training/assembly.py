@@ -138,8 +138,11 @@ def assemble_images(config: ConfigDict, dataset: Dataset) -> tuple[Augment, Norm
     return augment, functools.partial(normalise, mean=mean, std=std, dtype=config.dtype)
 
 
-def assemble(config: ConfigDict) -> Experiment:
-    """Returns the assembled run. Raises UserError for any value that the config's fields cannot have together."""
+def assemble(config: ConfigDict, training: bool = True) -> Experiment:
+    """Returns the assembled run. Raises UserError for any value that the config's fields cannot have together.
+
+    training: False for an evaluation, which works on any number of devices, whatever the batch size.
+    """
     check(config)
     dataset = lookup(DATASETS, config.dataset, "config.dataset")
     check_against_dataset(config, dataset)
@@ -150,7 +153,6 @@ def assemble(config: ConfigDict) -> Experiment:
     tx = make_optimizer(**config.optimizer)
     augment, to_input = assemble_images(config, dataset)
     mesh = make_mesh(config.devices)
-    check_against_mesh(config, mesh)
     train_step = make_train_step(
         model,
         tx,
@@ -177,7 +179,9 @@ def assemble(config: ConfigDict) -> Experiment:
         eval_step=jit_eval_step(make_eval_step(model, take=resident.take, normalise=to_input), mesh),
         abstract_state=abstract_state(init_state, mesh),
     )
-    check_shapes(experiment)
+    if training:
+        check_against_mesh(config, mesh)
+        check_shapes(experiment)
     return experiment
 
 

@@ -66,56 +66,55 @@ class Loop:
         self.train_top1: float | None = history.get("train_top1")
         self.best: dict[str, Any] | None = history.get("best")
         self.results: dict[str, dict[str, Any]] = {}  # the newest evaluation of each split
-        self._reported_step = int(state.step)
+        self.step = self._reported_step = int(state.step)
         self._told_failures: set[int] = set()
         self._epoch_sums: TrainSums | None = None
-        self._pending: collections.deque[tuple[dict[str, Any], TrainSums]] = collections.deque()
+        self._pending: collections.deque[tuple[dict[str, Any], TrainSums, jax.Array]] = collections.deque()
         self._watched: collections.deque[dict[str, jax.Array]] = collections.deque()
 
     @property
     def done(self) -> bool:
-        """Whether the last update was made; its evaluations are then in `results`."""
-        return self._reported_step == self.experiment.total_steps
+        """Whether the last update was made."""
+        return self.step == self.experiment.total_steps
 
     def run(self) -> ExitCode:
         """Trains from the state's step to the end.
 
-        Returns DONE; STOPPED after a signal and a save; UNSAVED where the save of the last state failed.
+        Returns DONE; STOPPED after a signal; UNSAVED where the save of the last state failed.
         """
-        step, total_steps = self._reported_step, self.experiment.total_steps
+        self.stop.defer()
         self.clock.start_updates()
-        while step < total_steps:
-            if self._should_stop(step):
-                return self._stop(step)
-            self._update(step)
-            step += 1
-            last = step == total_steps
-            if step % self.config.report_every_steps == 0 or last:
-                self._report(step)
-            val_top1 = self._end_epoch(step, last) if step % self.experiment.steps_per_epoch == 0 else None
-            is_best = val_top1 is not None and self.best is not None and self.best["step"] == step
-            if step % self.config.checkpoint_every_steps == 0 or last or is_best:
-                self._save(step, val_top1)
+        while not self.done:
+            if self._should_stop():
+                return self._stop()
+            self._update()
+            if self.step % self.config.report_every_steps == 0 or self.done:
+                self._report()
+            val_top1 = self._end_epoch() if self.step % self.experiment.steps_per_epoch == 0 else None
+            is_best = val_top1 is not None and self.best is not None and self.best["step"] == self.step
+            if self.step % self.config.checkpoint_every_steps == 0 or self.done or is_best:
+                self._save(val_top1)
             self._tell_failures()
-        return self._confirm(step, ExitCode.DONE)
+        return ExitCode.DONE if self._is_saved() else ExitCode.UNSAVED
 
-    def _should_stop(self, step: int) -> bool:
+    def _should_stop(self) -> bool:
         """Whether a signal has come; several processes agree on it, at reports, or they would wait for each other."""
         if jax.process_count() == 1:
             return self.stop.requested
-        at_report = step % self.config.report_every_steps == 0
+        at_report = self.step % self.config.report_every_steps == 0
         return at_report and bool(multihost_utils.process_allgather(np.asarray(self.stop.requested)).any())
 
-    def _update(self, step: int) -> None:
-        """Makes the update that turns state `step` into state `step + 1`; waits only for earlier ones."""
+    def _update(self) -> None:
+        """Makes the next update; waits only for earlier ones."""
         with self.clock.waiting_for_input():
-            batch = self.source.batch(step)
+            batch = self.source.batch(self.step)
         seed = np.uint32(self.config.seed)
         self.state, watch = self.train_step(self.state, seed, self.source.data, batch)
         if "first update" not in self.timeline.parts:
             jax.block_until_ready(watch)
             self.timeline.mark("first update")
             self.progress.say(f"start-up: {self.timeline}")
+        self.step += 1
         self._look_late(watch)
         self.progress.advance()
 
@@ -135,31 +134,32 @@ class Loop:
                 "Lower config.schedule.learning_rate or set config.optimizer.clip_norm, with another --workdir"
             )
 
-    def _zeros(self) -> TrainSums:
+    def _zeros_like(self, sums: TrainSums) -> TrainSums:
+        """Returns sums of nothing. Made on the host: computed on the device they would queue behind the updates."""
         whole = replicated(self.experiment.mesh)
-        return jax.tree.map(lambda leaf: put(jax.device_get(leaf), whole), TrainSums.zeros())
+        return jax.tree.map(lambda leaf: put(np.zeros(leaf.shape, leaf.dtype), whole), sums)
 
-    def _report(self, step: int) -> None:
+    def _report(self) -> None:
         """Takes the sums out of the state and queues their row; writes the row before, which is surely ready."""
-        sums, self.state = self.state.report, self.state.replace(report=self._zeros())
+        sums = self.state.report
+        self.state = self.state.replace(report=self._zeros_like(sums))
         seconds, waited = self.clock.lap()
-        images = self.config.batch_size * (step - self._reported_step)
-        self._reported_step = step
+        images = self.config.batch_size * (self.step - self._reported_step)
+        self._reported_step = self.step
         row = {
-            "step": step,
-            "epoch": step / self.experiment.steps_per_epoch,
-            "schedule/learning_rate": float(self.experiment.schedule(step - 1)),
+            "step": self.step,
+            "epoch": self.step / self.experiment.steps_per_epoch,
             "perf/images_per_sec": images / seconds,
             "perf/input_wait": waited / seconds,
         }
         self._write_reports()
-        self._pending.append((row, sums))
+        self._pending.append((row, sums, self._watched[-1]["learning_rate"]))
 
     def _write_reports(self) -> None:
         """Writes the queued rows; waits for their updates."""
         while self._pending:
-            row, sums = self._pending.popleft()
-            row |= sums.means()
+            row, sums, rate = self._pending.popleft()
+            row |= sums.means() | {"schedule/learning_rate": float(rate)}
             if self.log:
                 self.log.write(row)
             self.progress.report(row)
@@ -174,21 +174,22 @@ class Loop:
         jax.block_until_ready(self.state)
         self._write_reports()
 
-    def _end_epoch(self, step: int, last: bool) -> float | None:
+    def _end_epoch(self) -> float | None:
         """Takes the epoch's sums; evaluates where it is due. Returns the validation top-1 where there is one."""
-        self._epoch_sums, self.state = self.state.epoch, self.state.replace(epoch=self._zeros())
-        epoch = step // self.experiment.steps_per_epoch
-        if epoch % self.config.eval_every_epochs and not last:
+        self._epoch_sums = self.state.epoch
+        self.state = self.state.replace(epoch=self._zeros_like(self.state.epoch))
+        epoch = self.step // self.experiment.steps_per_epoch
+        if epoch % self.config.eval_every_epochs and not self.done:
             return None
         self._settle()
         with self.clock.pause():
-            for split in self.evaluations if last else [self.experiment.eval_split]:
-                self._log_evaluation(split, step)
+            for split in self.evaluations if self.done else [self.experiment.eval_split]:
+                self._log_evaluation(split)
         if self.experiment.eval_split == "test":
             return None
         val_top1 = self.results["val"]["top1"]
         if self.best is None or val_top1 >= self.best["val_top1"]:
-            self.best = {"val_top1": val_top1, "step": step}
+            self.best = {"val_top1": val_top1, "step": self.step}
         return val_top1
 
     def evaluate(self, split: str) -> dict[str, Any]:
@@ -198,23 +199,23 @@ class Loop:
         self.results[split] = evaluate(self.experiment.eval_step, state.params, state.batch_stats, source, expected)
         return self.results[split]
 
-    def _log_evaluation(self, split: str, step: int) -> None:
+    def _log_evaluation(self, split: str) -> None:
         result = self.evaluate(split)
-        row = {"step": step, "epoch": step / self.experiment.steps_per_epoch, "eval/split": split}
+        row = {"step": self.step, "epoch": self.step / self.experiment.steps_per_epoch, "eval/split": split}
         row |= {f"eval/{name}": result[name] for name in ("n", "top1", "top5", "loss")}
         if self.log:
             self.log.write(row)
         self.progress.say(
-            f"step {step}  epoch {row['epoch']:.0f}  {split} split, {result['n']} images: top1 {result['top1']:.4f}  "
-            f"top5 {result['top5']:.4f}  loss {result['loss']:.4f}"
+            f"step {self.step}  epoch {row['epoch']:.0f}  {split} split, {result['n']} images: "
+            f"top1 {result['top1']:.4f}  top5 {result['top5']:.4f}  loss {result['loss']:.4f}"
         )
 
-    def meta(self, step: int) -> dict[str, Any]:
-        """Returns what a checkpoint of `step` carries beside its arrays: config digest, history and seconds."""
+    def meta(self) -> dict[str, Any]:
+        """Returns what a checkpoint carries beside its arrays: step, config digest, history and seconds."""
         if self._epoch_sums is not None:
             self.train_top1, self._epoch_sums = self._epoch_sums.means()["train/top1"], None
         return {
-            "step": step,
+            "step": self.step,
             "config_digest": digest(self.config),
             "train_top1": self.train_top1,
             "best": self.best,
@@ -222,36 +223,36 @@ class Loop:
             "step_seconds": self.clock.step_seconds,
         }
 
-    def _save(self, step: int, val_top1: float | None = None) -> None:
-        """Starts to save step `step`. Rows up to it are on disk before, so that a resumed run misses none."""
+    def _save(self, val_top1: float | None = None) -> None:
+        """Starts to save the state. Rows up to it are on disk before, so that a resumed run misses none."""
         self._settle()
         with self.clock.pause():
             if self.log:
                 self.log.flush()
-            self.checkpoints.save(step, serialization.to_state_dict(self.state), self.meta(step), val_top1)
+            self.checkpoints.save(self.step, serialization.to_state_dict(self.state), self.meta(), val_top1)
 
     def _tell_failures(self) -> None:
         """Says at once where a save has failed; the run goes on."""
         self.checkpoints.confirm_if_finished()
-        for step in self.checkpoints.failures.keys() - self._told_failures:
+        for step in sorted(self.checkpoints.failures.keys() - self._told_failures):
             self._told_failures.add(step)
             self.progress.say(f"warning: checkpoint {step} could not be saved: {self.checkpoints.failures[step]}")
 
-    def _confirm(self, step: int, code: ExitCode) -> ExitCode:
-        """Waits for the save of `step` and returns `code`, or UNSAVED where it failed."""
+    def _is_saved(self) -> bool:
+        """Waits for the save under way and returns whether the current state is saved."""
         self._settle()
         with self.clock.pause():
             self.checkpoints.confirm()
         self._tell_failures()
-        return code if self.checkpoints.saved == step else ExitCode.UNSAVED
+        return self.checkpoints.saved == self.step
 
-    def _stop(self, step: int) -> ExitCode:
-        """Saves `step`, unless that is done or there is nothing to save yet, and waits for it."""
+    def _stop(self) -> ExitCode:
+        """Saves the state, unless that is done or there is nothing to save yet, and waits for it."""
         name = self.stop.received.name if self.stop.received else "a signal to another process"
-        self.progress.say(f"{name} received: saving step {step}" if step else f"{name} received: nothing to save yet")
-        self.checkpoints.confirm()
-        if step == 0:
-            return ExitCode.STOPPED
-        if self.checkpoints.saved != step:
-            self._save(step)
-        return self._confirm(step, ExitCode.STOPPED)
+        self.progress.say(f"{name} received: saving step {self.step}")
+        if self.step and not self._is_saved():
+            self._save()
+            if not self._is_saved():
+                kept = "from the start" if self.checkpoints.saved is None else f"from step {self.checkpoints.saved}"
+                self.progress.say(f"warning: stopped without saving step {self.step}; run again to go on {kept}")
+        return ExitCode.STOPPED

@@ -8,6 +8,7 @@ The transformations are built for a learning rate of 1: the step multiplies by i
 follows the number of the update even where updates were skipped. To add one, give it a row in OPTIMIZERS.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -32,22 +33,38 @@ def kernels_only(params: Params) -> Params:
 DECAY_MASKS: dict[str, Callable[[Params], Params]] = {"all": all_parameters, "kernels": kernels_only}
 
 
-def adamw(
-    decays: Callable[[Params], Params], *, b1: float, b2: float, eps: float, weight_decay: float
-) -> optax.GradientTransformation:
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+    """What the config gives to every optimiser; each row reads what it needs."""
+
+    b1: float
+    b2: float
+    eps: float
+    weight_decay: float
+    decays: Callable[[Params], Params]
+
+
+def adamw(settings: OptimizerSettings) -> optax.GradientTransformation:
     """AdamW (arXiv 1711.05101) as torch.optim.AdamW computes it: the decay is multiplied by the learning rate."""
-    return optax.adamw(1.0, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decays)
+    return optax.adamw(
+        1.0,
+        b1=settings.b1,
+        b2=settings.b2,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        mask=settings.decays,
+    )
 
 
-OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {"adamw": adamw}
+OPTIMIZERS: dict[str, Callable[[OptimizerSettings], optax.GradientTransformation]] = {"adamw": adamw}
 
 
 def make_optimizer(name: str, *, decay_mask: str, clip_norm: float, **settings: float) -> optax.GradientTransformation:
     """Returns clipping by the global norm (0 = none), then the optimiser, for a learning rate of 1.
 
-    settings: the row's own. Raises UserError for names that are not in OPTIMIZERS or DECAY_MASKS.
+    settings: fields of OptimizerSettings. Raises UserError for names that are not in OPTIMIZERS or DECAY_MASKS.
     """
     row = lookup(OPTIMIZERS, name, "config.optimizer.name")
     decays = lookup(DECAY_MASKS, decay_mask, "config.optimizer.decay_mask")
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    return optax.chain(*clip, row(decays, **settings))
+    return optax.chain(*clip, row(OptimizerSettings(decays=decays, **settings)))

@@ -8,7 +8,7 @@ import numpy as np
 from flax import serialization
 from ml_collections import ConfigDict
 
-from convmixer_jax.config import differences, to_plain
+from convmixer_jax.config import differences, digest, to_plain
 from convmixer_jax.errors import UserError
 from convmixer_jax.runs import files
 from convmixer_jax.runs.checkpoint import Checkpoints
@@ -24,7 +24,9 @@ def check_same_run(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
     record = files.read_json(workdir / CONFIG_FILE)
     if record is None:
         return None
-    changed = differences(record.get("config", {}), config)
+    if not isinstance(record.get("config"), dict):
+        raise UserError(f"{workdir / CONFIG_FILE} names no config: {files.NOT_OURS}")
+    changed = differences(record["config"], config)
     if changed:
         raise UserError(
             f"--workdir {workdir} holds another run ({'; '.join(changed)}): use another --workdir, or the values "
@@ -38,14 +40,14 @@ def write_record(workdir: Path, config: ConfigDict, record: dict[str, Any] | Non
 
     record: what `check_same_run` returned. Raises UserError where the data are not those that the run began with.
     """
-    began_with = record["data_digest"] if record else data_digest
+    began_with = record.get("data_digest", "unknown") if record else data_digest
     if began_with != data_digest:
         raise UserError(
             f"--workdir {workdir} was trained on other data (SHA-256 {began_with[:12]}..., now {data_digest[:12]}...): "
             "give the --data_dir it began with, or use another --workdir"
         )
     start = describe()
-    earlier = [*record["earlier_starts"], {name: record[name] for name in start}] if record else []
+    earlier = [*record.get("earlier_starts", []), {name: record.get(name) for name in start}] if record else []
     if jax.process_index() == 0:
         values = {"config": to_plain(config), "data_digest": data_digest, **start, "earlier_starts": earlier}
         files.write_json(workdir / CONFIG_FILE, values)
@@ -62,9 +64,17 @@ def choose_step(checkpoints: Checkpoints, workdir: Path, step: int | None) -> in
 
 
 def restore_state(experiment: Experiment, checkpoints: Checkpoints, step: int) -> tuple[TrainState, dict[str, Any]]:
-    """Returns (state, meta) of a saved step, laid out for this run's devices."""
+    """Returns (state, meta) of a saved step, laid out for this run's devices.
+
+    Raises UserError where the checkpoint is of another run than its workdir's config.json says, or does not fit.
+    """
     abstract = serialization.to_state_dict(experiment.abstract_state)
     tree, meta = checkpoints.restore(step, abstract)
+    if meta["config_digest"] != digest(experiment.config):
+        raise UserError(
+            f"checkpoint {step} in {checkpoints.directory} was made with another config than {CONFIG_FILE} beside it "
+            "holds: bring the two together again, or use another --workdir"
+        )
     return serialization.from_state_dict(experiment.abstract_state, tree), meta
 
 

@@ -3,6 +3,7 @@
 Starting: a finished workdir says so; else the newest checkpoint in the workdir; else fresh weights.
 """
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -111,9 +112,10 @@ def finish(experiment: Experiment, loop: Loop, workdir: Path) -> None:
     """Writes result.json and the closing line: always the last step, on the test split."""
     step = experiment.total_steps
     # A run that was ended between its last checkpoint and its result has made no evaluation in this start.
-    for split in loop.evaluations.keys() - loop.results.keys():
-        loop.evaluate(split)
-    result = make_result(experiment, loop.meta(step), "test", loop.results["test"], step)
+    for split in loop.evaluations:
+        if split not in loop.results:
+            loop.evaluate(split)
+    result = make_result(experiment, loop.meta(), "test", loop.results["test"], step)
     if "val" in loop.results:
         result["val_top1"] = loop.results["val"]["top1"]
     if is_lead():
@@ -137,23 +139,31 @@ def describe_run(experiment: Experiment, start: int) -> str:
 
 def train(config: ConfigDict, workdir: Path, data_dir: Path, stop: StopRequest, timeline: Timeline) -> ExitCode:
     """Trains to the end, or goes on where the workdir stopped. Returns the exit code; raises UserError."""
+    clock = RunClock()
     experiment = assemble(config)
     files.make_workdir(workdir)
     record = check_same_run(workdir, config)
-    checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
-    if is_finished(experiment, workdir, checkpoints):
-        return ExitCode.DONE
-    say(parameter_overview.get_parameter_overview(experiment.abstract_state.params, include_stats=False))
-    timeline.mark("import")
-    inputs = load_inputs(experiment, data_dir)
-    write_record(workdir, config, record, inputs.train.digest())
-    timeline.mark("data")
-    train_step = experiment.train_step.lower(experiment.abstract_state, *abstract_inputs(experiment)).compile()
-    state, meta = first_state(experiment, checkpoints)
-    timeline.mark("compile")
-    start = int(state.step)
-    say(describe_run(experiment, start))
-    with Progress(experiment.total_steps, start, config.batch_size, enabled=is_lead()) as progress:
+    with contextlib.ExitStack() as cleanup:
+        checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
+        cleanup.callback(checkpoints.close)
+        if is_finished(experiment, workdir, checkpoints):
+            return ExitCode.DONE
+        timeline.mark("assembly")
+        inputs = load_inputs(experiment, data_dir)
+        write_record(workdir, config, record, inputs.train.digest())
+        timeline.mark("data")
+        say(parameter_overview.get_parameter_overview(experiment.abstract_state.params, include_stats=False))
+        train_step = experiment.train_step.lower(experiment.abstract_state, *abstract_inputs(experiment)).compile()
+        timeline.mark("compilation")
+        state, meta = first_state(experiment, checkpoints)
+        clock.add_earlier(meta.get("seconds", 0.0), meta.get("step_seconds", 0.0))
+        timeline.mark("weights")
+        start = int(state.step)
+        say(describe_run(experiment, start))
+        log = open_log(experiment, workdir, inputs.train.image, start)
+        if log:
+            cleanup.callback(log.close)
+        progress = cleanup.enter_context(Progress(experiment.total_steps, start, config.batch_size, is_lead()))
         loop = Loop(
             experiment,
             train_step,
@@ -161,16 +171,16 @@ def train(config: ConfigDict, workdir: Path, data_dir: Path, stop: StopRequest, 
             inputs.source,
             inputs.evaluations,
             checkpoints=checkpoints,
-            log=open_log(experiment, workdir, inputs.train.image, start),
+            log=log,
             progress=progress,
-            clock=RunClock(meta.get("seconds", 0.0), meta.get("step_seconds", 0.0)),
+            clock=clock,
             stop=stop,
             timeline=timeline,
             history=meta,
         )
         code = loop.run()
-    if loop.done:
-        finish(experiment, loop, workdir)
+        if loop.done:
+            finish(experiment, loop, workdir)
     return code
 
 
@@ -179,14 +189,14 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path, data_dir: Path, step:
 
     step: None for the newest. Reads no training data, writes nothing, works on any number of devices.
     """
-    experiment = assemble(config)
+    experiment = assemble(config, training=False)
     if check_same_run(workdir, config) is None:
         raise UserError(f"--workdir {workdir} holds no run: train first (--mode train), or name the run's folder")
-    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-    step = choose_step(checkpoints, workdir, step)
-    say(f"evaluating step {step} of {workdir} on the test split, {experiment.sizes['test']} images")
-    source = load_evaluation(experiment, data_dir, "test")
-    state, meta = restore_state(experiment, checkpoints, step)
+    with contextlib.closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
+        step = choose_step(checkpoints, workdir, step)
+        say(f"evaluating step {step} of {workdir} on the test split, {experiment.sizes['test']} images")
+        source = load_evaluation(experiment, data_dir, "test")
+        state, meta = restore_state(experiment, checkpoints, step)
     began = time.monotonic()
     evaluated = evaluate(experiment.eval_step, state.params, state.batch_stats, source, experiment.sizes["test"])
     result: dict[str, Any] = make_result(experiment, meta, "test", evaluated, step)

@@ -87,8 +87,8 @@ def make_train_step(
     """Returns (state, seed, data, batch) to (state, watch): take, augment, normalise, update, count.
 
     Augmentation is keyed by (seed, step); the seed, a uint32 scalar, is an argument so that runs that differ in it
-    alone share one compiled program. `watch` holds the few scalars that the loop looks at late: step and
-    skipped_in_a_row. Mixing of examples belongs between `normalise` and `update`.
+    alone share one compiled program. `watch` holds the few scalars that the loop looks at late: step,
+    skipped_in_a_row and learning_rate. Mixing of examples belongs between `normalise` and `update`.
     """
     update = make_update(model, tx, schedule)
 
@@ -97,11 +97,12 @@ def make_train_step(
         key = jax.random.fold_in(stream_key(seed, "augment"), state.step)
         images = normalise(augment(key, examples["image"]))
         targets = smooth_targets(examples["label"], model.num_classes, label_smoothing)
+        rate = jnp.asarray(schedule(state.step), jnp.float32)
         state, out = update(state, images, targets)
         top1 = jnp.sum(out["logits"].argmax(-1) == examples["label"])
         counted = (out["loss"], top1, len(images), out["grad_norm"], out["finite"])
         state = state.replace(report=state.report.add(*counted), epoch=state.epoch.add(*counted))
-        return state, {"step": state.step, "skipped_in_a_row": state.skipped_in_a_row}
+        return state, {"step": state.step, "skipped_in_a_row": state.skipped_in_a_row, "learning_rate": rate}
 
     return train_step
 

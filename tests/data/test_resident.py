@@ -13,7 +13,7 @@ from convmixer_jax.training.mesh import over_data, replicated
 def numbered(count: int) -> Examples:
     """Image n has (n, n + 50, n + 100) as its channels, plus its row number; label n % 7."""
     images = np.zeros((count, 4, 4, 3), np.uint8)
-    images += np.arange(count, dtype=np.uint8)[:, None, None, None] + np.uint8([0, 50, 100])
+    images += np.arange(count, dtype=np.uint8)[:, None, None, None] + np.array([0, 50, 100], np.uint8)
     images += np.arange(4, dtype=np.uint8)[None, :, None, None]
     return Examples(images, (np.arange(count) % 7).astype(np.int32))
 

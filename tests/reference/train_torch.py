@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from ml_collections import ConfigDict
 
+from convmixer_jax.command_line import parse
 from convmixer_jax.data.datasets import Examples, load_split
 from convmixer_jax.data.order import batch_indices
-from convmixer_jax.main import parse
 from convmixer_jax.training.assembly import Experiment, assemble
 from tests.reference.torch_convmixer import TorchConvMixer, load_variables
 

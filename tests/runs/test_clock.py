@@ -47,8 +47,9 @@ def test_a_pause_of_the_start_up_is_forgotten(hands):
 
 
 def test_seconds_of_earlier_starts_are_added(hands):
-    run = RunClock(seconds=100, step_seconds=60)
+    run = RunClock()
     hands.pass_(10)
+    run.add_earlier(seconds=100, step_seconds=60)
     run.start_updates()
     hands.pass_(5)
     assert (run.seconds, run.step_seconds) == (115, 65)

@@ -7,7 +7,7 @@ import pytest
 
 from convmixer_jax.errors import UserError
 from convmixer_jax.runs import files
-from convmixer_jax.runs.files import make_workdir, read_json, to_json, write_json, write_text
+from convmixer_jax.runs.files import make_workdir, read_json, to_json, write_bytes, write_json
 
 NAN, INF = math.nan, math.inf
 
@@ -29,7 +29,7 @@ def test_an_object_comes_back(tmp_path):
 
 def test_the_old_text_stays_until_the_new_is_whole(tmp_path, monkeypatch):
     path = tmp_path / "result.json"
-    write_text(path, "old")
+    write_bytes(path, b"old")
     during = []
 
     def disk_is_full(descriptor):
@@ -38,10 +38,10 @@ def test_the_old_text_stays_until_the_new_is_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files.os, "fsync", disk_is_full)
     with pytest.raises(OSError, match="No space left"):
-        write_text(path, "new")
+        write_bytes(path, b"new")
     assert (during, path.read_text()) == (["old"], "old")
     monkeypatch.undo()
-    write_text(path, "new")  # what the failure left is in nobody's way
+    write_bytes(path, b"new")  # what the failure left is in nobody's way
     assert path.read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
@@ -66,8 +66,11 @@ def test_what_is_no_object_is_a_user_error(tmp_path, content):
     (tmp_path / "result.json").write_bytes(content)
     with pytest.raises(UserError) as caught:
         read_json(tmp_path / "result.json")
-    assert str(caught.value).startswith(f"{tmp_path / 'result.json'} cannot be read (")
-    assert str(caught.value).endswith("): it is not a file of this program; use another --workdir")
+    message = str(caught.value)
+    assert message.startswith(
+        (f"{tmp_path / 'result.json'} cannot be read (", f"{tmp_path / 'result.json'} holds no JSON")
+    )
+    assert message.endswith("it is not as this program wrote it; restore it from a copy, or use another --workdir")
 
 
 def test_a_file_that_cannot_be_opened_is_a_user_error(tmp_path):

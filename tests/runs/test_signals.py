@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from convmixer_jax.runs.signals import StopRequest
+from convmixer_jax.runs.signals import Interrupted, StopRequest
 
 BOTH = (signal.SIGTERM, signal.SIGINT)
 
@@ -17,12 +17,19 @@ BOTH = (signal.SIGTERM, signal.SIGINT)
 def test_a_signal_is_a_request(number):
     before = [signal.getsignal(each) for each in BOTH]
     with StopRequest() as stop:
+        stop.defer()
         assert (stop.requested, stop.received) == (False, None)
         os.kill(os.getpid(), number)
         assert (stop.requested, stop.received) == (True, number)
         # Whichever comes next takes its usual course.
         assert [signal.getsignal(each) for each in BOTH] == [signal.SIG_DFL, signal.SIG_DFL]
     assert [signal.getsignal(each) for each in BOTH] == before
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_before_there_is_anything_to_save_a_signal_is_raised(number):
+    with pytest.raises(Interrupted, match=f"{number.name} received"), StopRequest():
+        os.kill(os.getpid(), number)
 
 
 def test_the_handlers_before_come_back_without_a_signal_and_after_an_error():
@@ -40,6 +47,7 @@ import os, signal, sys
 from convmixer_jax.runs.signals import StopRequest
 first, second = (signal.Signals(int(number)) for number in sys.argv[1:])
 with StopRequest() as stop:
+    stop.defer()
     os.kill(os.getpid(), first)
     print(stop.received.name, flush=True)
     os.kill(os.getpid(), second)

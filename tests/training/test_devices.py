@@ -1,11 +1,12 @@
 """One program on 1, 2 and 8 devices: the same numbers, no batch sent around, checkpoints for any of them.
 
 Twenty updates on real digits, with every augmentation. What may differ is the order of sums: over positions and
-examples within a device, then over devices. Each comes out with a relative error of a few machine epsilons times the
-root of the number of terms (64 * 64 here), about 1e-5 of a leaf's largest value in float32 and 1e-14 in float64.
+examples within a device, then over devices. A gradient is a sum of 64 * 64 terms, and below a BatchNorm they nearly
+cancel (by a factor of ten to a hundred): its rounding error, a few machine epsilons times the root of the number of
+terms, is some 1e-6 to 5e-5 of what is left in float32 and 1e-15 to 1e-13 in float64.
 The settings keep that from growing: AdamW moves a weight by rate * m / (sqrt(v) + eps), so an error d of the
 gradient moves it by rate / eps * d at most. Here rate / eps is 0.1 (2e-3 / 2e-2): twenty updates of a loss whose
-curvature is of order one carry an error on with a factor near (1 + 0.1) ** 20 = 7 at the very most. With the usual
+curvature is of order one carry an error on with a factor of (1 + 0.1) ** 20 = 7 at the very most. With the usual
 eps of 1e-8 the update is nearly the gradient's sign, which rounding turns over where the gradient is near zero.
 Hence 1e-4 and 1e-10 of each leaf's largest value; a gradient that is wrong, a draw that depends on the devices or
 statistics of a part of the batch are off by 1e-2 and more.
@@ -15,6 +16,7 @@ import dataclasses
 import functools
 import re
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +25,7 @@ from flax import serialization
 from ml_collections import ConfigDict
 
 from convmixer_jax.augment.pipeline import normalise
-from convmixer_jax.config import get_base
+from convmixer_jax.config import digest, get_base
 from convmixer_jax.data.datasets import DATASETS, load_split
 from convmixer_jax.data.resident import ResidentEvaluation, ResidentInput, take
 from convmixer_jax.models.convmixer import ConvMixer
@@ -42,7 +44,10 @@ DEVICES = (1, 2, 8)
 BATCH = 64
 STEPS = 20
 SEED = 1
-AS_USERS_GET_IT = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}  # the defaults
+AS_USERS_GET_IT: dict[str, Any] = {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+}  # the defaults
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,8 +78,9 @@ def digits_config(devices: int, kernel_size: int) -> ConfigDict:
 def widened(experiment: Experiment, kernel_size: int) -> Experiment:
     """The same run with model and images in float64, which no config asks for."""
     config, mesh = experiment.config, experiment.mesh
-    size = dict(dim=8, depth=1, patch_size=1, kernel_size=kernel_size, num_classes=10)
-    model = ConvMixer(**size, dtype="float64", param_dtype="float64")
+    model = ConvMixer(
+        dim=8, depth=1, patch_size=1, kernel_size=kernel_size, num_classes=10, dtype="float64", param_dtype="float64"
+    )
     to_input = functools.partial(normalise, mean=DIGITS.mean, std=DIGITS.std, dtype="float64")
     train_step = make_train_step(
         model,
@@ -170,10 +176,10 @@ def test_the_compiled_step_splits_the_work_and_sends_only_sums(kernel_size):
     one, eight = (train("float32", kernel_size, devices).program for devices in (1, 8))
     assert set(COLLECTIVE.findall(one.as_text())) == set()
     assert set(COLLECTIVE.findall(eight.as_text())) == {"all-reduce"}
-    # The updates of the parameters are made on every device, and so is the draw of random numbers. Both together are
-    # some 30 operations per parameter and per draw (1,226 parameters at k 3; 64 * 24 draws), 1e5, of 8e7 in the whole
-    # step; an eighth is 1e7, so they add one hundredth to it. One layer that ran on the whole batch on every device
-    # (there are three, a backward pass each) would add more than half.
+    # Every device updates all parameters (about 350, some 30 operations each) and draws all random numbers: about 1e4
+    # operations of the 2e7 in the whole step. An eighth of those is 2.6e6, so a device has half a hundredth more than
+    # that; two hundredths are let through. One of the three convolutions on the whole batch on every device would
+    # add far more than that: the smallest, the stem, has 3 * 2 * 64 * 64 * 8 = 2e5 operations.
     share = eight.cost_analysis()["flops"] / one.cost_analysis()["flops"]
     assert 1 / 8 <= share < 1 / 8 * 1.02
 
@@ -190,12 +196,13 @@ def test_a_checkpoint_of_8_devices_goes_to_1_and_back(tmp_path):
     def through_disk(state: TrainState, devices: int, how):
         """Saves the state; returns it as a run on `devices` devices finds it, and what each device then holds."""
         folder = tmp_path / f"for_{devices}"
+        meta = {"for": devices, "config_digest": digest(experiments[devices].config)}
         written = Checkpoints(folder)
-        written.save(STEPS, serialization.to_state_dict(state), {"for": devices})
+        written.save(STEPS, serialization.to_state_dict(state), meta)
         written.close()
         assert written.failures == {}
-        restored, meta = how(experiments[devices], Checkpoints(folder, read_only=True))
-        assert meta == {"for": devices}
+        restored, found = how(experiments[devices], Checkpoints(folder, read_only=True))
+        assert found == meta
         for leaf in jax.tree.leaves(restored):
             assert leaf.sharding == replicated(experiments[devices].mesh)
             assert len(leaf.addressable_shards) == devices

@@ -94,7 +94,10 @@ def load_cifar10(data_dir: Path, split: str, spec: CifarSpec = CIFAR10) -> Split
     Raises UserError where nothing is found nor downloaded, and where what is found is not the whole, undamaged split.
     """
     lookup(spec.files, split, "split")
-    found = [(path, read) for path, read in _candidates(data_dir, spec) if path.exists()]
+    try:
+        found = [(path, read) for path, read in _candidates(data_dir, spec) if path.exists()]
+    except OSError as error:
+        raise UserError(f"--data_dir {data_dir} cannot be read ({error.strerror}): name a folder that can") from error
     if not found:
         _download(data_dir / spec.archive, spec)
         found = [(data_dir / spec.archive, _read_archive)]
