@@ -127,12 +127,16 @@ class Loop:
         if seen["skipped_in_a_row"] >= self.config.max_skipped_steps:
             self._write_reports()
             self.checkpoints.confirm()
-            raise DivergedError(
-                f"{seen['skipped_in_a_row']} updates in a row up to step {seen['step']} had a non-finite loss or "
-                f"gradient (config.max_skipped_steps); the last good checkpoint is "
-                f"{'none' if self.checkpoints.saved is None else f'step {self.checkpoints.saved}'}. "
-                "Lower config.schedule.learning_rate or set config.optimizer.clip_norm, with another --workdir"
-            )
+            raise DivergedError(self._divergence(int(seen["step"]), int(seen["skipped_in_a_row"])))
+
+    def _divergence(self, step: int, skipped: int) -> str:
+        # A checkpoint made within this row of skipped updates holds weights that no update can be made from.
+        good = max((saved for saved in self.checkpoints.steps() if saved <= step - skipped), default=None)
+        return (
+            f"{skipped} updates in a row up to step {step} had a non-finite loss or gradient "
+            f"(config.max_skipped_steps); the last good checkpoint is {'none' if good is None else f'step {good}'}. "
+            "Lower config.schedule.learning_rate or set config.optimizer.clip_norm, with another --workdir"
+        )
 
     def _zeros_like(self, sums: TrainSums) -> TrainSums:
         """Returns sums of nothing. Made on the host: computed on the device they would queue behind the updates."""

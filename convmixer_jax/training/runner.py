@@ -115,14 +115,15 @@ def finish(experiment: Experiment, loop: Loop, workdir: Path) -> None:
     for split in loop.evaluations:
         if split not in loop.results:
             loop.evaluate(split)
-    result = make_result(experiment, loop.meta(), "test", loop.results["test"], step)
+    tested = loop.results["test"]
+    result = make_result(experiment, loop.meta(), "test", tested, step)
     if "val" in loop.results:
         result["val_top1"] = loop.results["val"]["top1"]
     if is_lead():
         files.write_json(workdir / RESULT_FILE, result)
     say(
-        f"finished: test top1 {result['top1']:.4f}, top5 {result['top5']:.4f}, loss {result['loss']:.4f} on "
-        f"{result['n']} images after {result['epochs']:g} epochs ({result['images_per_sec']:.0f} images/s); "
+        f"finished: test top1 {tested['top1']:.4f}, top5 {tested['top5']:.4f}, loss {tested['loss']:.4f} on "
+        f"{tested['n']} images after {result['epochs']:g} epochs ({result['images_per_sec']:.0f} images/s); "
         f"result, curves and checkpoints are in {workdir}"
     )
 
