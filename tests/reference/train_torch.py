@@ -27,8 +27,11 @@ def augment(images: np.ndarray, config: ConfigDict, draw: np.random.Generator) -
     for name in config.augment.order:
         if name == "pad_and_crop":
             pixels, (_, height, width, _) = config.augment.pad_and_crop.pixels, images.shape
-            mode = {"zero": "constant", "reflect": "reflect"}[config.augment.pad_and_crop.mode]
-            padded = np.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), mode)
+            margins = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
+            if config.augment.pad_and_crop.mode == "reflect":
+                padded = np.pad(images, margins, mode="reflect")
+            else:
+                padded = np.pad(images, margins)
             corners = draw.integers(0, 2 * pixels + 1, (len(images), 2))
             images = np.stack([i[y : y + height, x : x + width] for i, (y, x) in zip(padded, corners, strict=True)])
         elif name == "horizontal_flip":
@@ -42,7 +45,7 @@ def augment(images: np.ndarray, config: ConfigDict, draw: np.random.Generator) -
 def to_tensor(images: np.ndarray, experiment: Experiment) -> torch.Tensor:
     """Normalises uint8 [B, H, W, C] to float32 [B, C, H, W] in channels-last memory, PyTorch's fastest on CPUs."""
     config, dataset = experiment.config, experiment.dataset
-    mean, std = np.float32(config.mean or dataset.mean), np.float32(config.std or dataset.std)
+    mean, std = np.asarray(config.mean or dataset.mean, "f4"), np.asarray(config.std or dataset.std, "f4")
     return torch.from_numpy((images.astype(np.float32) / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
@@ -53,7 +56,7 @@ def make_model(experiment: Experiment) -> TorchConvMixer:
     )
     state = experiment.init_state(np.uint32(config.seed))
     load_variables(model, {"params": state.params, "batch_stats": state.batch_stats})
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(memory_format=torch.channels_last)
 
 
 def make_optimizer(model: TorchConvMixer, config: ConfigDict) -> torch.optim.AdamW:
