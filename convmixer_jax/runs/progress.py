@@ -6,6 +6,7 @@
 Everything goes to standard error; standard output is for results.
 """
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -26,7 +27,8 @@ class Progress:
         self.total_steps, self.start_step, self.step, self.batch_size = total_steps, start_step, start_step, batch_size
         self.enabled = enabled
         self._started = time.monotonic()
-        self._terminal = enabled and sys.stderr.isatty()
+        # A terminal that does not know its size (a container's, say) gets lines: tqdm would show nothing on it.
+        self._terminal = enabled and sys.stderr.isatty() and min(os.get_terminal_size(sys.stderr.fileno())) > 1
         self._bar = tqdm(
             total=total_steps * batch_size,
             initial=start_step * batch_size,
