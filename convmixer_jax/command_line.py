@@ -90,7 +90,7 @@ def recipe_line(error: BaseException | None, recipe: Path) -> int | None:
     return found
 
 
-def flag_error(error: Exception, argv: Sequence[str]) -> UserError:
+def flag_error(error: BaseException, argv: Sequence[str]) -> UserError:
     """Returns a library's complaint about the command line or the recipe as a user's mistake, in one line.
 
     absl and ml_collections raise several kinds of exceptions, some of them with whole tracebacks in their text; and a
@@ -134,15 +134,23 @@ def check_recipe(config: object, recipe: Path | None) -> ConfigDict:
     return config
 
 
+def home_expanded(path: Path | str, flag: str) -> Path:
+    """Returns the path with a leading ~ or ~user replaced. Raises UserError where that user has no home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{flag} {path}: {error}; give the path itself") from error
+
+
 def parse(argv: Sequence[str]) -> Arguments:
     """Returns the checked command line; argv[0] is the program's name. Raises UserError."""
-    values = define_flags(argv)
     logging.set_verbosity(logging.ERROR)  # ml_collections warns of what check_recipe tells
     try:
+        values = define_flags(argv)
         rest = values(list(argv))
         config = values.config
         getattr(config, "keys", None)  # a recipe that could not be read raises only when it is looked at
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a recipe may even call sys.exit
         raise flag_error(error, argv) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not understood: every argument is a --flag (--help lists them)")
@@ -152,8 +160,8 @@ def parse(argv: Sequence[str]) -> Arguments:
     name = Path(config_flags.get_config_filename(values["config"])).stem
     return Arguments(
         config=config,
-        workdir=Path(values.workdir or Path("runs") / name).expanduser(),
-        data_dir=Path(values.data_dir or os.environ.get("CONVMIXER_DATA_DIR") or CACHE).expanduser(),
+        workdir=home_expanded(values.workdir or Path("runs") / name, "--workdir"),
+        data_dir=home_expanded(values.data_dir or os.environ.get("CONVMIXER_DATA_DIR") or CACHE, "--data_dir"),
         mode=values.mode,
         step=values.step,
     )

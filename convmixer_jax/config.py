@@ -132,6 +132,11 @@ def at_least(least: float) -> Rule:
     return (lambda value: value >= least), f"a number of at least {least}"
 
 
+def between(least: float, most: float) -> Rule:
+    """A number from `least` to `most`; `most` is far beyond use, where arithmetic on shapes would overflow."""
+    return (lambda value: least <= value <= most), f"a number from {least} to {most}"
+
+
 def share(value: float) -> bool:
     """Whether value is in [0, 1)."""
     return 0 <= value < 1
@@ -143,11 +148,16 @@ TEXT: Rule = (lambda value: isinstance(value, str), "a name")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
+def is_number(value: Any) -> bool:
+    """Whether value is an int or a float; to Python True is one, too."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def is_range(value: Any, least: float, most: float) -> bool:
     """Whether value is a pair (low, high) of numbers with least < low <= high <= most."""
     return (
         len(value) == 2
-        and all(isinstance(v, int | float) for v in value)
+        and all(is_number(v) for v in value)
         and least < value[0] <= value[1] <= most
     )  # fmt: skip
 
@@ -156,21 +166,21 @@ def is_range(value: Any, least: float, most: float) -> bool:
 # are looked up where the table is, so only their kind is checked here.
 RULES: dict[str, Rule] = {
     "dataset": TEXT,
-    "train_examples": at_least(0),
+    "train_examples": between(0, 2_147_483_648),
     "val_fraction": SHARE,
-    "mean": (lambda v: all(isinstance(x, int | float) and 0 <= x <= 1 for x in v), "numbers from 0 to 1"),
-    "std": (lambda v: all(isinstance(x, int | float) and 0 < x <= 1 for x in v), "numbers above 0, up to 1"),
+    "mean": (lambda v: all(is_number(x) and 0 <= x <= 1 for x in v), "numbers from 0 to 1"),
+    "std": (lambda v: all(is_number(x) and 0 < x <= 1 for x in v), "numbers above 0, up to 1"),
     "seed": (lambda value: 0 <= value < 2**32, "an integer from 0 to 4294967295"),
-    "batch_size": at_least(1),
-    "eval_batch_size": at_least(0),
-    "epochs": at_least(1),
+    "batch_size": between(1, 16_777_216),
+    "eval_batch_size": between(0, 16_777_216),
+    "epochs": between(1, 1_000_000),
     "dtype": (lambda value: value in COMPUTE_DTYPES, " or ".join(COMPUTE_DTYPES)),
-    "devices": at_least(0),
+    "devices": between(0, 16_777_216),
     "model.variant": TEXT,
-    "model.dim": at_least(1),
-    "model.depth": at_least(1),
-    "model.patch_size": at_least(1),
-    "model.kernel_size": at_least(1),
+    "model.dim": between(1, 65_536),
+    "model.depth": between(1, 10_000),
+    "model.patch_size": between(1, 4_096),
+    "model.kernel_size": between(1, 4_096),
     "model.activation": TEXT,
     "model.initializer": TEXT,
     "augment.order": (lambda value: all(isinstance(name, str) for name in value), "names in a tuple"),
@@ -219,7 +229,9 @@ def check(config: ConfigDict) -> None:
         accepts, description = RULES[name]
         # NaN and infinity pass comparisons that they should not, and no field has a use for them.
         finite = not isinstance(value, float) or abs(value) < float("inf")
-        if value is None or not (finite and accepts(value)):
+        # To Python True is a number, 1.
+        right_kind = value is not None and isinstance(value, bool) == (RULES[name] is SWITCH)
+        if not (right_kind and finite and accepts(value)):
             raise UserError(f"config.{name} is {value!r}: it must be {description}")
 
 

@@ -18,6 +18,7 @@ from convmixer_jax.data.sources.cifar import load_cifar10
 from convmixer_jax.errors import ExitCode
 from convmixer_jax.main import main
 from convmixer_jax.runs.checkpoint import Checkpoints
+from convmixer_jax.runs.lock import WorkdirLock
 from convmixer_jax.training import runner
 from tests.data.archives import SPEC, archive_bytes, spec_with, write_archive, write_python_folder
 
@@ -77,9 +78,16 @@ ARGUMENTS = {
     "word for a step": (["--mode=eval", "--step=last"], ["--step=last", "int"]),
     "step while training": (["--step=3"], ["--step is 3", "--mode eval"]),
     # Out of range
-    "batch of 0": (["--config.batch_size=0"], ["config.batch_size is 0", "at least 1"]),
-    "negative batch": (["--config.batch_size=-64"], ["config.batch_size is -64", "at least 1"]),
+    "batch of 0": (["--config.batch_size=0"], ["config.batch_size is 0", "a number from 1 to"]),
+    "negative batch": (["--config.batch_size=-64"], ["config.batch_size is -64", "a number from 1 to"]),
     "no learning rate": (["--config.schedule.learning_rate=nan"], ["config.schedule.learning_rate is nan", "above 0"]),
+    "beyond arithmetic": (
+        ["--config.model.dim=100000000000"],
+        ["config.model.dim is 1000", "a number from 1 to 65536"],
+    ),
+    "yes for a number": (["--config.mean=(True,)"], ["config.mean is (True,)", "numbers from 0 to 1"]),
+    "nobody's home": (["--workdir=~nobody-of-this-name/x"], ["--workdir ~nobody-of-this-name/x", "give the path"]),
+    "flag file": (["--flagfile=/nonexistent"], ["/nonexistent", "--help"]),
     "all to validate": (["--config.val_fraction=1"], ["config.val_fraction is 1.0", "from 0 to below 1"]),
     "dtype": (["--config.dtype=float16"], ["config.dtype is 'float16'", "float32 or bfloat16"]),
     # No row of a table
@@ -105,6 +113,10 @@ ARGUMENTS = {
     # Sound alone, but not together
     "batch above the data": (["--config.batch_size=1438"], ["config.batch_size is 1438", "1437 examples", "at most"]),
     "batch above the subset": (["--config.train_examples=63"], ["config.batch_size is 64", "63 examples", "at most"]),
+    "padding above the image": (
+        ["--config.augment.pad_and_crop.pixels=9"],
+        ["config.augment.pad_and_crop.pixels is 9", "at most the image's side, 8"],
+    ),
     "batch not divisible": (
         ["--config.batch_size=60", "--config.devices=8"],
         ["config.batch_size is 60", "a multiple of the 8 devices", "config.devices"],
@@ -156,6 +168,8 @@ def test_no_recipe(refused, arguments, words):
 
 START = "from convmixer_jax.config import get_base\ndef get_config():\n    config = get_base()\n"
 RECIPES = {
+    "True for a number": (f"{START}    config.batch_size = True\n    return config\n", ["config.batch_size is True"]),
+    "an exit": (f"{START}    import sys\n    sys.exit(0)\n", ["0", "configs/digits.py"]),
     "typo in a field": (f"{START}    config.bach_size = 1\n    return config\n", ["bach_size", "batch_size"]),
     "typo in a field of a group": (
         f"{START}    config.optimizer.weigth_decay = 0.0\n    return config\n",
@@ -399,3 +413,107 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch, capsys):
     assert err.startswith("Traceback (most recent call last):")
     assert err.endswith("RuntimeError: a bug\n")
     assert "error: " not in err.partition("Traceback")[0]
+
+
+@pytest.fixture
+def trained(tmp_path) -> Path:
+    """A workdir of one epoch, two checkpoints, whose evaluation batch is far larger than its split."""
+    assert main(["main", *DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run", "--config.eval_batch_size=1000000"]) == 0
+    assert json.loads((tmp_path / "run/result.json").read_text())["n"] == 360
+    return tmp_path / "run"
+
+
+ONE_EPOCH = ["--config.epochs=1", "--config.checkpoint_every_steps=11"]
+
+
+def test_a_damaged_checkpoint(refused, trained, capsys):
+    capsys.readouterr()
+    largest = max((trained / "checkpoints/22").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    largest.write_bytes(largest.read_bytes()[:100])
+    (trained / "result.json").unlink()
+    for mode in ("train", "eval"):
+        line = refused(*DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run", f"--mode={mode}")
+        for words in ("run/checkpoints/22 is damaged", "move it away to go on from step 11"):
+            assert words in line
+    (trained / "checkpoints/22").rename(trained / "damaged")
+    assert main(["main", *DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run"]) == 0
+    assert "going on from step 11" in capsys.readouterr().err
+
+
+def test_a_refused_start_leaves_the_record_as_it_was(refused, trained, capsys):
+    capsys.readouterr()
+    for name in ("config.json", "result.json"):
+        (trained / name).unlink()
+    line = refused(*DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run", "--config.seed=9")
+    assert "was made with another config than the one asked for" in line
+    assert not (trained / "config.json").exists()
+
+
+def test_a_workdir_in_use(refused, tmp_path):
+    (tmp_path / "run").mkdir()
+    with WorkdirLock(tmp_path / "run"):
+        line = refused(*DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run")
+    assert f"--workdir run is in use by process {os.getpid()} on " in line
+    assert main(["main", *DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run"]) == 0
+
+
+ENVIRONMENTS = {
+    "no such platform": {"JAX_PLATFORMS": "foo"},
+    "no number": {"JAX_NUM_CPU_DEVICES": "abc"},
+    "no plugin": {"JAX_PLATFORMS": "cuda"},
+}
+
+
+@pytest.mark.parametrize("variables", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
+def test_an_environment_without_devices(tmp_path, variables):
+    environment = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "convmixer_jax.main", *DIGITS, *SMALL]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: JAX cannot start (")
+    assert next(iter(variables.values())) in last
+    assert "Traceback" not in done.stderr
+
+
+def test_output_that_nobody_reads_is_no_bug(tmp_path):
+    shell = f"{sys.executable} -m convmixer_jax.main --help | true; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.returncode in (0, 1)  # 1 where the reader had gone before the help was written
+
+
+def test_a_run_without_standard_error_goes_on(tmp_path):
+    command = [sys.executable, "-m", "convmixer_jax.main", *DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run"]
+    shell = f"{' '.join(command)} 2>&-"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert (tmp_path / "run/result.json").exists()
+
+
+FULL_DISK = """
+import errno, sys
+from convmixer_jax import main
+from convmixer_jax.runs import metrics_log
+
+def full(self, row):
+    raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
+
+metrics_log.MetricsLog.write = full
+sys.exit(main.main(["main", *sys.argv[1:]]))
+"""
+
+
+def test_a_full_disk(tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, *DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: No space left on device (metrics.jsonl): free some, run again"
+    assert "Traceback" not in done.stderr

@@ -46,7 +46,7 @@ MAY_IMPORT = {
     ),
     "training.runner": ("config", "errors", "data", "runs", "training"),
     "command_line": ("config", "errors"),
-    "main": ("command_line", "errors", "runs.clock", "runs.signals", "training.runner"),
+    "main": ("command_line", "errors", "runs.clock", "runs.progress", "runs.signals", "training.runner"),
 }  # fmt: skip
 
 # Packages that only these files may import, late or not.

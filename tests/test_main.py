@@ -78,6 +78,7 @@ def run(tmp_path_factory) -> Run:
 def test_the_files_are_in_a_folder_named_after_the_recipe(run):
     assert [path.name for path in (run.cwd / "runs").iterdir()] == ["digits"]
     assert {path.name for path in run.workdir.iterdir()} == {
+        ".lock",
         "config.json",
         "metrics.jsonl",
         "tensorboard",

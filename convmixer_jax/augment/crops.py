@@ -52,8 +52,8 @@ def draw_resized_boxes(
     first = jnp.argmax(fits, axis=1)[:, None]
 
     image_ratio = width / height
-    fallback_w = round(height * ratio[1]) if image_ratio > ratio[1] else width
-    fallback_h = round(width / ratio[0]) if image_ratio < ratio[0] else height
+    fallback_w = max(1, round(height * ratio[1])) if image_ratio > ratio[1] else width
+    fallback_h = max(1, round(width / ratio[0])) if image_ratio < ratio[0] else height
     any_fits = fits.any(axis=1)
     box_w = jnp.where(any_fits, jnp.take_along_axis(tried_w, first, 1)[:, 0], fallback_w)
     box_h = jnp.where(any_fits, jnp.take_along_axis(tried_h, first, 1)[:, 0], fallback_h)

@@ -97,15 +97,28 @@ class Checkpoints:
         """Returns (tree, meta) of a step, laid out by the shardings of `abstract`, on any number of devices.
 
         abstract: the tree with jax.ShapeDtypeStruct leaves that have a sharding. Raises UserError where a leaf is
-        missing, additional, or of another shape or dtype than it is in the checkpoint (Orbax would cast silently).
+        missing, additional, or of another shape or dtype than it is in the checkpoint (Orbax would cast silently),
+        and where the checkpoint cannot be read.
         """
-        self._check_leaves(step, abstract)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=args)
-        return restored["state"], restored["meta"]
+        try:
+            self._check_leaves(step, abstract)
+            restored = self._manager.restore(step, args=args)
+            return restored["state"], restored["meta"]
+        except UserError:
+            raise
+        except Exception as error:  # what a damaged file makes Orbax and its storage library raise is of any kind
+            earlier = [saved for saved in self.steps() if saved < step]
+            way_out = f"go on from step {earlier[-1]}" if earlier else "begin again"
+            raise UserError(
+                f"checkpoint {self.directory / str(step)} is damaged ({type(error).__name__}: {str(error)[:200]}): "
+                f"restore it from a copy, or move it away to {way_out}"
+            ) from error
 
     def _check_leaves(self, step: int, abstract: Any) -> None:
         saved = self._manager.item_metadata(step)["state"]
+        if not jax.tree.leaves(saved):
+            raise ValueError("its list of arrays is missing")
         kinds = [
             {jax.tree_util.keystr(path): (leaf.shape, str(leaf.dtype)) for path, leaf in leaves}
             for leaves in (jax.tree_util.tree_leaves_with_path(tree) for tree in (saved, abstract))

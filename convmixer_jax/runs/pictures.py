@@ -39,6 +39,9 @@ def save_picture(path: Path, image: np.ndarray) -> None:
     write_bytes(path, encoded.getvalue())
 
 
-def load_picture(path: Path) -> np.ndarray:
-    """Reads a picture that `save_picture` wrote."""
-    return np.asarray(Image.open(path).convert("RGB"))
+def load_picture(path: Path) -> np.ndarray | None:
+    """Returns a picture that `save_picture` wrote, None where there is none or it cannot be read."""
+    try:
+        return np.asarray(Image.open(path).convert("RGB"))
+    except OSError:
+        return None

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from types import TracebackType
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -18,6 +19,21 @@ def duration(seconds: float) -> str:
     """Returns seconds as h:mm:ss."""
     minutes, rest = divmod(round(max(seconds, 0)), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def nowhere() -> TextIO:
+    """Returns a stream that swallows what is written, to stand in for one that nobody reads."""
+    return open(os.devnull, "w")  # noqa: SIM115: it stays open as long as the process
+
+
+def tell(line: str) -> None:
+    """Prints a line for a person on standard error, above a bar where there is one."""
+    try:
+        tqdm.write(line, file=sys.stderr)
+        sys.stderr.flush()
+    except BrokenPipeError:
+        # Whoever was watching has gone; the run goes on, and its files tell the same.
+        sys.stderr = nowhere()
 
 
 class Progress:
@@ -51,7 +67,7 @@ class Progress:
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
         if self.enabled:
-            tqdm.write(line, file=sys.stderr)
+            tell(line)
 
     def report(self, row: dict[str, float]) -> None:
         """Shows a row of training metrics: beside the bar on a terminal, else as a line."""

@@ -9,6 +9,7 @@ The second signal gets the default handler back, so whoever cannot wait for the 
 checkpoint is published by a rename, so nothing saved is harmed.
 """
 
+import os
 import signal
 from types import FrameType, TracebackType
 
@@ -36,9 +37,11 @@ class StopRequest:
         return self.received is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         self.received = signal.Signals(number)
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
         if not self._deferred:
             raise Interrupted(f"{self.received.name} received: stopped, there was nothing to save")
 

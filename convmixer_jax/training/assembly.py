@@ -92,6 +92,11 @@ def check_against_dataset(config: ConfigDict, dataset: Dataset) -> None:
             "pixels; a patch must fit into them"
         )
     pad = config.augment.pad_and_crop
+    if "pad_and_crop" in config.augment.order and pad.pixels > max(height, width):
+        raise UserError(
+            f"config.augment.pad_and_crop.pixels is {pad.pixels}: it must be at most the image's side, "
+            f"{max(height, width)}"
+        )
     if "pad_and_crop" in config.augment.order and pad.mode == "reflect" and pad.pixels >= min(height, width):
         raise UserError(
             f"config.augment.pad_and_crop.pixels is {pad.pixels}: with mode 'reflect' it must be below the image's "
@@ -117,6 +122,13 @@ def check_against_mesh(config: ConfigDict, mesh: Mesh) -> None:
             f"config.batch_size is {config.batch_size}: it must be a multiple of the {mesh.size} devices; "
             "change it, or use fewer with config.devices"
         )
+
+
+def eval_batch_size(config: ConfigDict, sizes: dict[str, int], mesh: Mesh) -> int:
+    """Returns the batch size of evaluations: no larger than the splits need, a multiple of the devices."""
+    largest = max(sizes["test"], sizes.get("val", 0))
+    wanted = min(config.eval_batch_size or config.batch_size, largest)
+    return -(-wanted // mesh.size) * mesh.size
 
 
 def assemble_schedule(config: ConfigDict, steps_per_epoch: int) -> Schedule:
@@ -170,7 +182,7 @@ def assemble(config: ConfigDict, training: bool = True) -> Experiment:
         sizes=sizes,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
-        eval_batch_size=-(-(config.eval_batch_size or config.batch_size) // mesh.size) * mesh.size,
+        eval_batch_size=eval_batch_size(config, sizes, mesh),
         mesh=mesh,
         schedule=schedule,
         augment=augment,

@@ -253,7 +253,7 @@ class Loop:
     def _stop(self) -> ExitCode:
         """Saves the state, unless that is done or there is nothing to save yet, and waits for it."""
         name = self.stop.received.name if self.stop.received else "a signal to another process"
-        self.progress.say(f"{name} received: saving step {self.step}")
+        self.progress.say(f"{name} received: " + (f"saving step {self.step}" if self.step else "nothing to save yet"))
         if self.step and not self._is_saved():
             self._save()
             if not self._is_saved():

@@ -35,10 +35,10 @@ def check_same_run(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
     return record
 
 
-def write_record(workdir: Path, config: ConfigDict, record: dict[str, Any] | None, data_digest: str) -> None:
-    """Writes config.json: the resolved config, the digest of the training data, this start and the earlier ones.
+def check_same_data(workdir: Path, record: dict[str, Any] | None, data_digest: str) -> None:
+    """Raises UserError where the training data are not those that the run began with.
 
-    record: what `check_same_run` returned. Raises UserError where the data are not those that the run began with.
+    record: what `check_same_run` returned.
     """
     began_with = record.get("data_digest", "unknown") if record else data_digest
     if began_with != data_digest:
@@ -46,6 +46,13 @@ def write_record(workdir: Path, config: ConfigDict, record: dict[str, Any] | Non
             f"--workdir {workdir} was trained on other data (SHA-256 {began_with[:12]}..., now {data_digest[:12]}...): "
             "give the --data_dir it began with, or use another --workdir"
         )
+
+
+def write_record(workdir: Path, config: ConfigDict, record: dict[str, Any] | None, data_digest: str) -> None:
+    """Writes config.json: the resolved config, the digest of the training data, this start and the earlier ones.
+
+    To be called once all checks have passed: a refused start leaves the record as it was.
+    """
     start = describe()
     earlier = [*record.get("earlier_starts", []), {name: record.get(name) for name in start}] if record else []
     if jax.process_index() == 0:
@@ -72,8 +79,8 @@ def restore_state(experiment: Experiment, checkpoints: Checkpoints, step: int) -
     tree, meta = checkpoints.restore(step, abstract)
     if meta["config_digest"] != digest(experiment.config):
         raise UserError(
-            f"checkpoint {step} in {checkpoints.directory} was made with another config than {CONFIG_FILE} beside it "
-            "holds: bring the two together again, or use another --workdir"
+            f"checkpoint {step} in {checkpoints.directory} was made with another config than the one asked for: "
+            "use that one, or another --workdir"
         )
     return serialization.from_state_dict(experiment.abstract_state, tree), meta
 

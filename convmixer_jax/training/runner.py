@@ -6,7 +6,6 @@ Starting: a finished workdir says so; else the newest checkpoint in the workdir;
 import contextlib
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,24 @@ from convmixer_jax.errors import ExitCode, UserError
 from convmixer_jax.runs import files
 from convmixer_jax.runs.checkpoint import Checkpoints
 from convmixer_jax.runs.clock import RunClock, Timeline
+from convmixer_jax.runs.lock import WorkdirLock
 from convmixer_jax.runs.metrics_log import MetricsLog
 from convmixer_jax.runs.pictures import image_grid, load_picture, save_picture
-from convmixer_jax.runs.progress import Progress
+from convmixer_jax.runs.progress import Progress, tell
 from convmixer_jax.runs.signals import StopRequest
 from convmixer_jax.training.assembly import Experiment, abstract_inputs, assemble
 from convmixer_jax.training.evaluate import evaluate
 from convmixer_jax.training.loop import Loop
 from convmixer_jax.training.mesh import over_data, replicated
 from convmixer_jax.training.result import make_result
-from convmixer_jax.training.resume import check_same_run, choose_step, first_state, restore_state, write_record
+from convmixer_jax.training.resume import (
+    check_same_data,
+    check_same_run,
+    choose_step,
+    first_state,
+    restore_state,
+    write_record,
+)
 from convmixer_jax.training.state import stream_key
 
 GRID_IMAGES = 64
@@ -47,7 +54,7 @@ def is_lead() -> bool:
 def say(line: str) -> None:
     """Prints a line for a person on standard error; standard output is for results."""
     if is_lead():
-        print(line, file=sys.stderr, flush=True)
+        tell(line)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,23 +100,28 @@ def open_log(experiment: Experiment, workdir: Path, images: np.ndarray, step: in
         return None
     log = MetricsLog(workdir, after_step=step)
     path = workdir / "augmented.png"
-    if not path.exists():
-        save_picture(path, augmented_grid(experiment, images))
-    log.write_image("train/augmented", load_picture(path), 0)
+    picture = load_picture(path)
+    if picture is None:
+        picture = augmented_grid(experiment, images)
+        save_picture(path, picture)
+    log.write_image("train/augmented", picture, 0)
     return log
 
 
-def is_finished(experiment: Experiment, workdir: Path, checkpoints: Checkpoints) -> bool:
-    """Whether the run has its result and its last checkpoint; says so."""
+def is_finished(experiment: Experiment, workdir: Path) -> bool:
+    """Whether the run has its result and its last checkpoint; says so. Changes nothing."""
     result = files.read_json(workdir / RESULT_FILE)
-    if result is None or checkpoints.saved != experiment.total_steps:
+    if result is None or not {"step", "split", "top1"} <= result.keys():
         return False
+    with contextlib.closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
+        if checkpoints.saved != experiment.total_steps:
+            return False
     say(f"{workdir} is finished: step {result['step']}, {result['split']} top1 {result['top1']:.4f}; nothing to do")
     return True
 
 
-def finish(experiment: Experiment, loop: Loop, workdir: Path) -> None:
-    """Writes result.json and the closing line: always the last step, on the test split."""
+def finish(experiment: Experiment, loop: Loop, workdir: Path) -> bool:
+    """Writes result.json and the closing line: always the last step, on the test split. Returns whether it could."""
     step = experiment.total_steps
     # A run that was ended between its last checkpoint and its result has made no evaluation in this start.
     for split in loop.evaluations:
@@ -119,13 +131,18 @@ def finish(experiment: Experiment, loop: Loop, workdir: Path) -> None:
     result = make_result(experiment, loop.meta(), "test", tested, step)
     if "val" in loop.results:
         result["val_top1"] = loop.results["val"]["top1"]
-    if is_lead():
-        files.write_json(workdir / RESULT_FILE, result)
+    try:
+        if is_lead():
+            files.write_json(workdir / RESULT_FILE, result)
+    except OSError as error:
+        say(f"warning: {workdir / RESULT_FILE} could not be written ({error.strerror}); free its place and run again")
+        return False
     say(
         f"finished: test top1 {tested['top1']:.4f}, top5 {tested['top5']:.4f}, loss {tested['loss']:.4f} on "
         f"{tested['n']} images after {result['epochs']:g} epochs ({result['images_per_sec']:.0f} images/s); "
         f"result, curves and checkpoints are in {workdir}"
     )
+    return True
 
 
 def describe_run(experiment: Experiment, start: int) -> str:
@@ -144,44 +161,49 @@ def train(config: ConfigDict, workdir: Path, data_dir: Path, stop: StopRequest, 
     experiment = assemble(config)
     files.make_workdir(workdir)
     record = check_same_run(workdir, config)
+    if is_finished(experiment, workdir):
+        return ExitCode.DONE
     with contextlib.ExitStack() as cleanup:
-        checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
-        cleanup.callback(checkpoints.close)
-        if is_finished(experiment, workdir, checkpoints):
-            return ExitCode.DONE
+        if is_lead():
+            cleanup.enter_context(WorkdirLock(workdir))
+        checkpoints = cleanup.enter_context(
+            contextlib.closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints))
+        )
         timeline.mark("assembly")
         inputs = load_inputs(experiment, data_dir)
-        write_record(workdir, config, record, inputs.train.digest())
+        data_digest = inputs.train.digest()
+        check_same_data(workdir, record, data_digest)
         timeline.mark("data")
+        state, meta = first_state(experiment, checkpoints)
+        clock.add_earlier(meta.get("seconds", 0.0), meta.get("step_seconds", 0.0))
+        write_record(workdir, config, record, data_digest)
+        timeline.mark("weights")
         say(parameter_overview.get_parameter_overview(experiment.abstract_state.params, include_stats=False))
         train_step = experiment.train_step.lower(experiment.abstract_state, *abstract_inputs(experiment)).compile()
         timeline.mark("compilation")
-        state, meta = first_state(experiment, checkpoints)
-        clock.add_earlier(meta.get("seconds", 0.0), meta.get("step_seconds", 0.0))
-        timeline.mark("weights")
         start = int(state.step)
         say(describe_run(experiment, start))
         log = open_log(experiment, workdir, inputs.train.image, start)
         if log:
-            cleanup.callback(log.close)
-        progress = cleanup.enter_context(Progress(experiment.total_steps, start, config.batch_size, is_lead()))
-        loop = Loop(
-            experiment,
-            train_step,
-            state,
-            inputs.source,
-            inputs.evaluations,
-            checkpoints=checkpoints,
-            log=log,
-            progress=progress,
-            clock=clock,
-            stop=stop,
-            timeline=timeline,
-            history=meta,
-        )
-        code = loop.run()
-        if loop.done:
-            finish(experiment, loop, workdir)
+            cleanup.enter_context(contextlib.closing(log))
+        with Progress(experiment.total_steps, start, config.batch_size, is_lead()) as progress:
+            loop = Loop(
+                experiment,
+                train_step,
+                state,
+                inputs.source,
+                inputs.evaluations,
+                checkpoints=checkpoints,
+                log=log,
+                progress=progress,
+                clock=clock,
+                stop=stop,
+                timeline=timeline,
+                history=meta,
+            )
+            code = loop.run()
+        if loop.done and not finish(experiment, loop, workdir):
+            return ExitCode.UNSAVED
     return code
 
 
@@ -195,9 +217,9 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path, data_dir: Path, step:
         raise UserError(f"--workdir {workdir} holds no run: train first (--mode train), or name the run's folder")
     with contextlib.closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
         step = choose_step(checkpoints, workdir, step)
-        say(f"evaluating step {step} of {workdir} on the test split, {experiment.sizes['test']} images")
         source = load_evaluation(experiment, data_dir, "test")
         state, meta = restore_state(experiment, checkpoints, step)
+    say(f"evaluating step {step} of {workdir} on the test split, {experiment.sizes['test']} images")
     began = time.monotonic()
     evaluated = evaluate(experiment.eval_step, state.params, state.batch_stats, source, experiment.sizes["test"])
     result: dict[str, Any] = make_result(experiment, meta, "test", evaluated, step)
