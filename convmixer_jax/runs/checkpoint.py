@@ -27,9 +27,8 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep: int = 1, read_only: bool = False):
         """Opens the folder. Leftovers of interrupted writes are removed, by a thread, unless `read_only`."""
-        logging.getLogger("absl").setLevel(
-            logging.CRITICAL
-        )  # Orbax tells its steps there, and failures that are told here
+        # Orbax tells each of its steps there, and the failures that `failures` holds.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
 
         def score(metrics: dict[str, float]) -> float:
             return metrics[BEST_METRIC]
