@@ -99,6 +99,10 @@ ARGUMENTS = {
     "decay mask": (["--config.optimizer.decay_mask=no"], ["config.optimizer.decay_mask is 'no'", "all, kernels"]),
     "schedule": (["--config.schedule.name=cosin"], ["config.schedule.name is 'cosin' (did you mean cosine?)"]),
     "augmentation": (["--config.augment.order=('flip',)"], ["config.augment.order is 'flip'", "horizontal_flip"]),
+    "augmentation twice": (
+        ["--config.augment.order=('horizontal_flip', 'horizontal_flip')"],
+        ["config.augment.order is", "each augmentation may stand in it once"],
+    ),
     "padding mode": (
         ["--config.augment.pad_and_crop.mode=edge"],
         ["config.augment.pad_and_crop.mode is 'edge'", "choose one of zero, reflect"],
@@ -495,6 +499,30 @@ def test_a_run_without_standard_error_goes_on(tmp_path):
     )
     assert (done.returncode, done.stdout) == (0, "")
     assert (tmp_path / "run/result.json").exists()
+
+
+def test_a_run_whose_watcher_went_away_goes_on(tmp_path):
+    command = [sys.executable, "-m", "convmixer_jax.main", *DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(timeout=120) == 0
+    assert (tmp_path / "run/result.json").exists()
+
+
+def test_a_result_that_nobody_reads_is_no_bug(trained, tmp_path):
+    command = [sys.executable, "-m", "convmixer_jax.main", *DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run", "--mode=eval"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    told = process.stderr.read()
+    assert process.wait(timeout=120) == 1
+    assert "Traceback" not in told
 
 
 FULL_DISK = """
