@@ -16,7 +16,8 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from convmixer_jax.config import check, flatten, get_base
+from convmixer_jax.config import flatten, get_base
+from convmixer_jax.config_rules import check
 from convmixer_jax.errors import UserError, suggest
 
 CACHE = Path("~/.cache/convmixer_jax")

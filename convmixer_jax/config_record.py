@@ -1,0 +1,50 @@
+"""Whether two configs are of the same run: what may differ when a run is resumed, and the digest of the rest."""
+
+import hashlib
+import json
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from convmixer_jax.config import flatten, get_base, to_plain
+
+# May differ between the start of a run and its resumption: none of them changes what is computed, but for the order
+# in which devices, and the program that they share, make float32 sums.
+RESUME_MAY_CHANGE = frozenset({
+    "input",
+    "devices",
+    "fsdp_devices",
+    "eval_flip",
+    "eval_batch_size",
+    "report_every_steps",
+    "eval_every_epochs",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+    "compilation_cache",
+    "max_skipped_steps",
+})  # fmt: skip
+# An evaluation may ask for the other variables, too; while training, they decide which checkpoint is the best.
+EVAL_MAY_CHANGE = RESUME_MAY_CHANGE | {"eval_params"}
+
+
+def digest(config: ConfigDict) -> str:
+    """Returns a SHA-256, in hexadecimal, of the fields that decide what a run computes and are not as in the base."""
+    base = dict(flatten(to_plain(get_base())))
+    deciding = {
+        name: value for name, value in flatten(to_plain(config)) if name not in EVAL_MAY_CHANGE and value != base[name]
+    }
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def differences(saved: dict[str, Any], config: ConfigDict, may_change: frozenset[str] = RESUME_MAY_CHANGE) -> list[str]:
+    """Returns "name: saved value -> new value" for each field that is not in `may_change` but did change.
+
+    saved: what `to_plain` made of the other config. A field that did not exist then had the base's value.
+    """
+    base, old, new = (dict(flatten(values)) for values in (to_plain(get_base()), saved, to_plain(config)))
+    old = base | old
+    return [
+        f"config.{name}: {old[name]!r} -> {new.get(name, 'no such field any more')!r}"
+        for name in sorted(old)
+        if name not in may_change and old[name] != new.get(name)
+    ]
