@@ -5,6 +5,7 @@ draws, one per image, so a batch comes out the same however it is sharded.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,8 @@ PAD_MODES = {"zero": "constant", "reflect": "reflect"}
 def pad_and_crop(key: jax.Array, images: jax.Array, *, pixels: int, mode: str) -> jax.Array:
     """Pads each side by `pixels` and cuts a box of the old size at a uniformly drawn place.
 
-    mode: "zero" (black) or "reflect" (mirrored without the edge itself, as numpy.pad's "reflect").
+    mode: "zero" (black) or "reflect" (mirrored without the edge itself, as numpy.pad's "reflect"). Raises UserError for
+    any other.
     """
     batch, height, width, channels = images.shape
     pad_mode = lookup(PAD_MODES, mode, "config.augment.pad_and_crop.mode")
@@ -78,41 +80,55 @@ def cubic_kernel(x: jax.Array) -> jax.Array:
     return jnp.where(x < 1, near, jnp.where(x < 2, far, 0))
 
 
-INTERPOLATIONS = {"bilinear": triangle_kernel, "bicubic": cubic_kernel}
+def either_kernel(x: jax.Array, bicubic: jax.Array) -> jax.Array:
+    """The one or the other, as timm draws it for each image."""
+    return jnp.where(bicubic, cubic_kernel(x), triangle_kernel(x))
 
 
-def resize_weights(start: jax.Array, length: jax.Array, size: int, interpolation: str) -> jax.Array:
+# Functions of the distance and of what was drawn for the image: a boolean scalar that "random" alone looks at.
+INTERPOLATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "bilinear": lambda x, bicubic: triangle_kernel(x),
+    "bicubic": lambda x, bicubic: cubic_kernel(x),
+    "random": either_kernel,
+}
+
+
+def resize_weights(start: jax.Array, length: jax.Array, size: int, interpolation: str, bicubic: jax.Array) -> jax.Array:
     """Returns the matrix [size, size] that resamples the pixels [start, start + length) of a line to `size` pixels.
 
     As Pillow's resize of the cut-out box: pixel centres at halves, the kernel widened by the scale where it shrinks
-    (antialias), no pixel outside the box, weights that sum to one. start, length: integer scalars of one image.
+    (antialias), no pixel outside the box, weights that sum to one. start, length: integer scalars of one image;
+    bicubic: a boolean one. Raises UserError for an interpolation that is no row of INTERPOLATIONS.
     """
     kernel = lookup(INTERPOLATIONS, interpolation, "config.augment.random_resized_crop.interpolation")
     source = jnp.arange(size)
     zoom = length / size
     centre = start + (jnp.arange(size) + 0.5) * zoom
-    weights = kernel((source + 0.5 - centre[:, None]) / jnp.maximum(zoom, 1))
+    weights = kernel((source + 0.5 - centre[:, None]) / jnp.maximum(zoom, 1), bicubic)
     weights = jnp.where((source >= start) & (source < start + length), weights, 0)
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def resize_boxes(images: jax.Array, boxes: jax.Array, interpolation: str) -> jax.Array:
+def resize_boxes(
+    images: jax.Array, boxes: jax.Array, interpolation: str, bicubic: jax.Array | None = None
+) -> jax.Array:
     """Cuts `boxes` (top, left, height, width), int32 [B, 4], out of the images and resizes them to the full size.
 
     Two small matrix products per image instead of a gather: what accelerators do best. A bicubic kernel overshoots, so
     values are clipped to 0-255 after each of the two, as in Pillow, whose pixels are bytes in between.
+    bicubic: bool [B], for "random" alone: which of the images get it. Raises UserError as `resize_weights` does.
     """
-    _, height, width, _ = images.shape
+    batch, height, width, _ = images.shape
 
-    def resize(image: jax.Array, box: jax.Array) -> jax.Array:
-        rows = resize_weights(box[0], box[2], height, interpolation).astype(image.dtype)
-        columns = resize_weights(box[1], box[3], width, interpolation).astype(image.dtype)
+    def resize(image: jax.Array, box: jax.Array, bicubic: jax.Array) -> jax.Array:
+        rows = resize_weights(box[0], box[2], height, interpolation, bicubic).astype(image.dtype)
+        columns = resize_weights(box[1], box[3], width, interpolation, bicubic).astype(image.dtype)
         # The highest precision: an accelerator's default (TF32, bfloat16) would round grey levels.
         product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
         narrow = jnp.clip(product("hwc,xw->hxc", image, columns), 0, 255)
         return jnp.clip(product("yh,hxc->yxc", rows, narrow), 0, 255)
 
-    return jax.vmap(resize)(images, boxes)
+    return jax.vmap(resize)(images, boxes, jnp.zeros(batch, bool) if bicubic is None else bicubic)
 
 
 def random_resized_crop(
@@ -120,7 +136,11 @@ def random_resized_crop(
 ) -> jax.Array:
     """Cuts a box of random area and shape and resizes it to the full size; see `draw_resized_boxes`.
 
-    interpolation: "bilinear" or "bicubic", both with antialiasing.
+    interpolation: "bilinear", "bicubic" or "random" (either, drawn per image), all with antialiasing. Raises UserError
+    for any other.
     """
     batch, height, width, _ = images.shape
-    return resize_boxes(images, draw_resized_boxes(key, batch, height, width, scale, ratio), interpolation)
+    box_key, method_key = jax.random.split(key)
+    boxes = draw_resized_boxes(box_key, batch, height, width, scale, ratio)
+    bicubic = jax.random.bernoulli(method_key, shape=(batch,))
+    return resize_boxes(images, boxes, interpolation, bicubic)

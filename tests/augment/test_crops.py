@@ -13,6 +13,7 @@ import scipy.stats
 import sklearn.datasets
 from PIL import Image
 
+from convmixer_jax.augment import crops
 from convmixer_jax.augment.crops import (
     INTERPOLATIONS,
     PAD_MODES,
@@ -94,13 +95,19 @@ def photographs(side: int) -> np.ndarray:
 
 resize = jax.jit(resize_boxes, static_argnums=2)
 
+
+def box_key(key: jax.Array) -> jax.Array:
+    """Returns the key of random_resized_crop's boxes; the other one is that of the interpolation."""
+    return jax.random.split(key)[0]
+
+
 # (top, left, height, width) as shares of the side: all of it, enlarged 1.1 to 8 times, in one direction alone, a line.
 SHARES = [(0, 0, 1, 1), (0, 0, 0.9, 0.9), (0.25, 0.5, 0.5, 0.5), (0.5, 0, 0.5, 0.75), (0.1, 0.3, 0.9, 0.7)]
 SHARES += [(0, 0.25, 1, 0.5), (0.875, 0.875, 0.125, 0.125), (0, 0.1, 0.7, 0.9), (0.5, 0, 0.03125, 1)]
 
 
 @pytest.mark.parametrize("side", [32, 64])
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("interpolation", PILLOW)
 def test_resized_boxes_are_pillows(interpolation, side):
     images = photographs(side)
     boxes = [[round(share * side) for share in SHARES[i % len(SHARES)]] for i in range(len(images))]
@@ -111,6 +118,45 @@ def test_resized_boxes_are_pillows(interpolation, side):
         # Pillow rounds (and clips) twice, after each direction. The weights of a bicubic kernel have absolute values
         # that sum to 1.25 at most: 1.25 / 2 + 1/2 of a level in all, which is one where ours is rounded too.
         assert np.abs(np.round(got) - expected).max() <= 1
+
+
+def test_random_interpolation_is_either_by_image():
+    assert set(INTERPOLATIONS) == {*PILLOW, "random"}
+    images = photographs(32)[:6].astype(np.float32)
+    boxes = np.asarray([[3, 5, 20, 17]] * 6)
+    bicubic = np.array([True, False, False, True, True, False])
+    either = resize_boxes(images, boxes, "random", bicubic)
+    expected = np.where(
+        bicubic[:, None, None, None], *(resize(images, boxes, name) for name in ("bicubic", "bilinear"))
+    )
+    # The same weights in one more program: some rounding steps of sums of products up to 255.
+    np.testing.assert_allclose(either, expected, rtol=0, atol=1e-3)
+    draw = jax.jit(functools.partial(random_resized_crop, scale=(0.3, 0.3), ratio=(1.0, 1.0), interpolation="random"))
+    many = np.repeat(images[:1], 1000, axis=0)
+    boxes = draw_resized_boxes(box_key(jax.random.key(0)), 1000, 32, 32, (0.3, 0.3), (1.0, 1.0))
+    smooth = np.abs(draw(jax.random.key(0), many) - resize(many, boxes, "bilinear")).max(axis=(1, 2, 3)) < 1e-3
+    assert abs(smooth.sum() - 500) <= 5 * np.sqrt(250)  # five deviations: one key in two million
+
+
+def test_the_interpolation_is_drawn_independently_of_the_boxes(monkeypatch):
+    drawn = []
+
+    def record(images: jax.Array, boxes: jax.Array, interpolation: str, bicubic: jax.Array) -> jax.Array:
+        drawn.extend([np.asarray(boxes), np.asarray(bicubic)])
+        return images
+
+    monkeypatch.setattr(crops, "resize_boxes", record)
+    images = jnp.zeros((DRAWS, 100, 100, 1), jnp.uint8)
+    # With a ratio of 1 the side is the root of the area, and the first of ten tries fits.
+    random_resized_crop(jax.random.key(9), images, scale=(0.01, 0.5), ratio=(1.0, 1.0), interpolation="random")
+    boxes, bicubic = drawn
+    top, left, side, _ = boxes.T
+    for values in (side, top / (101 - side), left / (101 - side)):
+        # Of the same image; and, as a generator numbers its draws, of one with ten tries or two places to each coin.
+        for draws_per_box in (1, 2, 10):
+            coins = bicubic[::draws_per_box]
+            chosen = values[: len(coins)]
+            assert scipy.stats.ks_2samp(chosen[coins], chosen[~coins]).pvalue > P_VALUE
 
 
 def test_a_bicubic_overshoot_is_clipped():
@@ -207,7 +253,7 @@ def test_random_resized_crop_resizes_the_boxes_it_draws():
     key, scale, ratio = jax.random.key(7), (0.3, 1.0), (3 / 4, 4 / 3)
     crop = functools.partial(random_resized_crop, scale=scale, ratio=ratio, interpolation="bilinear")
     resized = np.asarray(crop(key, jnp.asarray(images, jnp.float32)))
-    boxes = np.asarray(draw_resized_boxes(key, DRAWS, 8, 8, scale, ratio))
+    boxes = np.asarray(draw_resized_boxes(box_key(key), DRAWS, 8, 8, scale, ratio))
     assert len(np.unique(boxes[:100], axis=0)) > 10
     for image, (top, left, height, width), got in zip(images[:100], boxes[:100], resized[:100], strict=True):
         cut = Image.fromarray(image).crop((left, top, left + width, top + height))
