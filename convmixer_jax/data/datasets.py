@@ -1,19 +1,21 @@
 """The table of data sets, and the splits that a run sees of them.
 
     dataset = lookup(DATASETS, "cifar10", "config.dataset")
-    examples = load_split(dataset, "train", data_dir, val_fraction=0.1)
+    examples = load_split(dataset, "train", data_dir, val_fraction=0.1)       # in memory
+    stored = open_split(dataset, "train", data_dir, val_fraction=0.1)         # image files stay files
 
 To add a data set, add a row to DATASETS and, where its files are of a new kind, a reader to `sources/`.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from convmixer_jax.data.sources import cifar, digits
+from convmixer_jax.data.examples import Examples, ImageFiles
+from convmixer_jax.data.host_batches import in_memory
+from convmixer_jax.data.sources import cifar, digits, tiny_imagenet
 from convmixer_jax.data.splits import stratified_choice
 
 
@@ -21,12 +23,12 @@ from convmixer_jax.data.splits import stratified_choice
 class Dataset:
     """What is known of a data set before a byte of it is read.
 
-    load: (data_dir, split) to (uint8 [N, H, W, C], int32 [N]) for the published splits "train" and "test".
+    load: (data_dir, split) to the examples of the published splits "train" and "test".
     num_examples: examples in each published split.
     image_shape: (H, W, C). mean, std: per channel of the training images, on the scale 0-1.
     """
 
-    load: Callable[[Path, str], tuple[np.ndarray, np.ndarray]]
+    load: Callable[[Path, str], Examples | ImageFiles]
     num_examples: Mapping[str, int]
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
@@ -41,7 +43,7 @@ class Dataset:
 
 DATASETS: dict[str, Dataset] = {
     "cifar10": Dataset(
-        load=cifar.load_cifar10,
+        load=lambda data_dir, split: Examples(*cifar.load_cifar10(data_dir, split)),
         num_examples={"train": 50_000, "test": 10_000},
         image_shape=(32, 32, 3),
         class_names=cifar.CIFAR10_CLASSES,
@@ -49,35 +51,22 @@ DATASETS: dict[str, Dataset] = {
         std=(0.2470, 0.2435, 0.2616),
     ),
     "digits": Dataset(
-        load=lambda data_dir, split: digits.load_digits_split(split),
+        load=lambda data_dir, split: Examples(*digits.load_digits_split(split)),
         num_examples={"train": 1_437, "test": 360},
         image_shape=(8, 8, 1),
         class_names=tuple("0123456789"),
         mean=(0.3056,),
         std=(0.3759,),
     ),
+    "tiny_imagenet": Dataset(
+        load=tiny_imagenet.load_tiny_imagenet,
+        num_examples={"train": 100_000, "test": 10_000},
+        image_shape=(64, 64, 3),
+        class_names=tiny_imagenet.TINY_IMAGENET_CLASSES,
+        mean=(0.4802, 0.4481, 0.3975),
+        std=(0.2764, 0.2689, 0.2816),
+    ),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """A split in memory: image uint8 [N, H, W, C], label int32 [N]."""
-
-    image: np.ndarray
-    label: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    def take(self, indices: np.ndarray) -> "Examples":
-        """Returns the examples at `indices`, copied."""
-        return Examples(self.image[indices], self.label[indices])
-
-    def digest(self) -> str:
-        """Returns the SHA-256 of all pixels and labels in their order, in hexadecimal."""
-        sha = hashlib.sha256(np.ascontiguousarray(self.image).data)
-        sha.update(np.ascontiguousarray(self.label, dtype="<i4").data)
-        return sha.hexdigest()
 
 
 def split_sizes(dataset: Dataset, val_fraction: float, train_examples: int) -> dict[str, int]:
@@ -91,16 +80,16 @@ def split_sizes(dataset: Dataset, val_fraction: float, train_examples: int) -> d
     return sizes | ({"val": val} if val else {})
 
 
-def load_split(
+def open_split(
     dataset: Dataset, split: str, data_dir: Path, val_fraction: float = 0.0, train_examples: int = 0
-) -> Examples:
-    """Returns the examples of "train", "val" or "test", of exactly the size that `split_sizes` gives.
+) -> Examples | ImageFiles:
+    """Returns the examples of "train", "val" or "test" as they are stored, as many as `split_sizes` says.
 
     "train" and "val" are disjoint parts of the published training split, stratified by class, the same on every
     machine. Raises UserError where the files are missing or damaged.
     """
     sizes = split_sizes(dataset, val_fraction, train_examples)
-    published = Examples(*dataset.load(data_dir, "test" if split == "test" else "train"))
+    published = dataset.load(data_dir, "test" if split == "test" else "train")
     if split == "test":
         return published
     val_indices = stratified_choice(published.label, sizes.get("val", 0), "validation")
@@ -110,3 +99,10 @@ def load_split(
     if sizes["train"] == len(train):
         return train
     return train.take(stratified_choice(train.label, sizes["train"], "subset"))
+
+
+def load_split(
+    dataset: Dataset, split: str, data_dir: Path, val_fraction: float = 0.0, train_examples: int = 0
+) -> Examples:
+    """Returns what `open_split` does, in memory: image files are decoded."""
+    return in_memory(open_split(dataset, split, data_dir, val_fraction, train_examples))

@@ -38,3 +38,13 @@ def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> n
     epoch, position = divmod(step, num_examples // batch_size)
     order = epoch_order(seed, epoch, num_examples)
     return order[position * batch_size : (position + 1) * batch_size].astype(np.int32)
+
+
+def padded_indices(number: int, batch_size: int, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (indices int32, mask bool), both [batch_size], of batch `number` (from 0) of one pass in order.
+
+    Where the last batch is longer than what is left, its mask is False and its index 0: padding is a real example.
+    """
+    position = np.arange(number * batch_size, (number + 1) * batch_size)
+    mask = position < num_examples
+    return np.where(mask, position, 0).astype(np.int32), mask

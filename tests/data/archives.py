@@ -81,6 +81,16 @@ def write_python_folder(data_dir: Path, encode: Encode = python3_batch, names: t
         (folder / name).write_bytes(encode(*rows_of(name)))
 
 
+def write_noise(data_dir: Path) -> None:
+    """Writes a folder with as many images as the real CIFAR-10 has, 180 MB of noise."""
+    folder = data_dir / CIFAR10.python_folder
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for name, count in (file for files in CIFAR10.files.values() for file in files):
+        pixels, labels = draw.integers(0, 256, (count, 3072), np.uint8), (np.arange(count) % 10).tolist()
+        (folder / name).write_bytes(python3_batch(pixels, labels, protocol=4))
+
+
 def write_binary_folder(data_dir: Path, names: tuple[str, ...] = EVERY_FILE) -> None:
     folder = data_dir / SPEC.binary_folder
     folder.mkdir(parents=True)

@@ -4,18 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from convmixer_jax.data.datasets import Examples
 from convmixer_jax.data.order import epoch_order
-from convmixer_jax.data.resident import ResidentEvaluation, ResidentInput, put, take
+from convmixer_jax.data.placing import put
+from convmixer_jax.data.resident import ResidentEvaluation, ResidentInput, take
 from convmixer_jax.training.mesh import over_data, replicated
-
-
-def numbered(count: int) -> Examples:
-    """Image n has (n, n + 50, n + 100) as its channels, plus its row number; label n % 7."""
-    images = np.zeros((count, 4, 4, 3), np.uint8)
-    images += np.arange(count, dtype=np.uint8)[:, None, None, None] + np.array([0, 50, 100], np.uint8)
-    images += np.arange(4, dtype=np.uint8)[None, :, None, None]
-    return Examples(images, (np.arange(count) % 7).astype(np.int32))
+from tests.data.images import numbered
 
 
 @pytest.mark.parametrize("devices", [1, 2, 8])

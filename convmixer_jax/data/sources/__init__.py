@@ -1,1 +1,1 @@
-"""One file for each kind of source that examples are read from; each returns (uint8 images, int32 labels)."""
+"""One file for each kind of source that examples are read from."""

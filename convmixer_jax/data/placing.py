@@ -1,0 +1,13 @@
+"""Batches on the devices: what every input path hands to the compiled step, and how an array gets there."""
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+
+Batch = dict[str, jax.Array]
+Shapes = dict[str, jax.ShapeDtypeStruct]
+
+
+def put(array: np.ndarray, sharding: Sharding) -> jax.Array:
+    """Returns `array` laid out by `sharding`; every process holds the whole array and gives its own part."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
