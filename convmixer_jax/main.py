@@ -91,4 +91,9 @@ if __name__ == "__main__":
     code = main()
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)  # all is done and saved: too late to change the exit code
+    if code == ExitCode.STOPPED:
+        # A compilation that the signal cut short may go on in other threads: they crash in an interpreter that ends.
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
     sys.exit(code)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -16,6 +16,23 @@ from tests.commands import DIGITS, ONE_EPOCH, SMALL
 # Only the CPU backend can pretend to be several devices, and tolerances are those of its arithmetic.
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+# Files that start processes take minutes each: begun first, they do not end long after all others.
+LONGEST = ("test_resume.py", "test_processes.py", "test_tfds_directory.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of the longest files first; the order within a file stays."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """For modules where LLVM's optimisations would take longer than what is tested, and change nothing of it."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -38,6 +38,10 @@ class ConvMixer(nn.Module):
     num_classes: int
     activation: str = "gelu"
     initializer: str = "pytorch"
+    norm_momentum: float = 0.1
+    norm_epsilon: float = 1e-5
+    drop_path: float = 0.0  # share of examples whose residual branch is left out in the last block; linear in depth
+    head_dropout: float = 0.0  # share of the pooled features set to zero before the classifier
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
@@ -45,7 +49,8 @@ class ConvMixer(nn.Module):
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """Maps normalised images [B, H, W, C] to logits [B, num_classes].
 
-        With `train`, BatchNorm uses the batch's statistics; make "batch_stats" mutable to keep the running ones.
+        With `train`, BatchNorm uses the batch's statistics; make "batch_stats" mutable to keep the running ones, and
+        give a key "dropout" where drop_path or head_dropout is above 0.
         Rows and columns beyond a whole number of patches are cut off, as PyTorch's strided convolution does.
         """
         x = images.astype(self.dtype)
@@ -54,10 +59,11 @@ class ConvMixer(nn.Module):
         for i in range(self.depth):
             # "SAME" puts the odd row and column of an even kernel at the end, as PyTorch's padding="same" does.
             y = self.conv(x, self.kernel_size, groups=self.dim, name=f"block_{i}_depthwise")
-            x = x + self.activate_and_norm(y, train, f"block_{i}_depthwise_norm")
+            y = self.activate_and_norm(y, train, f"block_{i}_depthwise_norm")
+            x = x + self.drop(y, self.drop_path * (i + 1) / self.depth, train, axes=(1, 2, 3), name=f"block_{i}_drop")
             x = self.conv(x, 1, name=f"block_{i}_pointwise")
             x = self.activate_and_norm(x, train, f"block_{i}_pointwise_norm")
-        x = x.mean(axis=(1, 2))
+        x = self.drop(x.mean(axis=(1, 2)), self.head_dropout, train, axes=(), name="head_drop")
         kernel_init, bias_init = INITIALIZERS[self.initializer](self.dim)
         return nn.Dense(
             self.num_classes,
@@ -89,4 +95,17 @@ class ConvMixer(nn.Module):
     def activate_and_norm(self, x: jax.Array, train: bool, name: str) -> jax.Array:
         """Applies the activation, then BatchNorm, in this order, as published."""
         x = ACTIVATIONS[self.activation](x)
-        return BatchNorm(dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x, train)
+        return BatchNorm(
+            momentum=self.norm_momentum,
+            epsilon=self.norm_epsilon,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+        )(x, train)
+
+    def drop(self, x: jax.Array, rate: float, train: bool, *, axes: tuple[int, ...], name: str) -> jax.Array:
+        """Sets a share `rate` of values to zero and scales the rest up; along `axes` one draw counts for all.
+
+        Over a residual branch with one draw per example that is stochastic depth (arXiv 1603.09382).
+        """
+        return nn.Dropout(rate, broadcast_dims=axes, name=name)(x, deterministic=not train) if rate else x

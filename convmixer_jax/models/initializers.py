@@ -1,4 +1,4 @@
-"""How weights and biases start: PyTorch's default, which the paper used, or flax's.
+"""How weights and biases start: PyTorch's default, which the paper used, flax's or Keras's.
 
     kernel_init, bias_init = INITIALIZERS["pytorch"](fan_in=81)
 
@@ -40,7 +40,14 @@ def lecun_normal(fan_in: int) -> tuple[Initializer, Initializer]:
     return nn.initializers.lecun_normal(), nn.initializers.zeros_init()
 
 
+def glorot_uniform(fan_in: int) -> tuple[Initializer, Initializer]:
+    """Weights uniform with variance 2/(fan_in + fan_out), biases zero: Keras's default, for depthwise kernels too."""
+    del fan_in  # flax reads both off the kernel's shape
+    return nn.initializers.glorot_uniform(), nn.initializers.zeros_init()
+
+
 INITIALIZERS: dict[str, Callable[[int], tuple[Initializer, Initializer]]] = {
     "pytorch": pytorch,
     "lecun_normal": lecun_normal,
+    "glorot_uniform": glorot_uniform,
 }

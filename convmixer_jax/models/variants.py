@@ -1,7 +1,8 @@
 """The table of model variants, and the one place that builds a model from plain settings.
 
     model = make_model("convmixer", num_classes=10, dtype="bfloat16", dim=256, depth=8, patch_size=2, kernel_size=5,
-                       activation="gelu", initializer="pytorch")
+                       activation="gelu", initializer="pytorch", norm_momentum=0.1, norm_epsilon=1e-5, drop_path=0.0,
+                       head_dropout=0.0)
 
 To add a variant, add a row to VARIANTS; the parameter-count table in the tests then asks for its count.
 """
@@ -26,6 +27,10 @@ def make_model(
     kernel_size: int,
     activation: str,
     initializer: str,
+    norm_momentum: float,
+    norm_epsilon: float,
+    drop_path: float,
+    head_dropout: float,
 ) -> nn.Module:
     """Returns the model; raises UserError, naming the config's field, where a choice is not in its table.
 
@@ -41,5 +46,9 @@ def make_model(
         num_classes=num_classes,
         activation=activation,
         initializer=initializer,
+        norm_momentum=norm_momentum,
+        norm_epsilon=norm_epsilon,
+        drop_path=drop_path,
+        head_dropout=head_dropout,
         dtype=dtype,
     )

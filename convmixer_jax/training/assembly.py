@@ -7,6 +7,7 @@ This is the one place where fields of the config become plain values for the roo
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,24 +15,21 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from convmixer_jax.augment.mixing import make_mix
 from convmixer_jax.augment.pipeline import make_augment, normalise
-from convmixer_jax.config import check
-from convmixer_jax.data import resident
+from convmixer_jax.config_rules import check
 from convmixer_jax.data.datasets import DATASETS, Dataset, split_sizes
+from convmixer_jax.data.inputs import INPUTS, InputPath
 from convmixer_jax.errors import UserError, lookup
 from convmixer_jax.models.variants import make_model
-from convmixer_jax.training.mesh import make_mesh, over_data, replicated
+from convmixer_jax.training.checks import check_against_dataset, check_against_mesh, check_average
+from convmixer_jax.training.mesh import make_gather, make_mesh, over_data, replicated
 from convmixer_jax.training.optimizers import make_optimizer
+from convmixer_jax.training.prepare import Prepare, make_prepare
 from convmixer_jax.training.schedules import Schedule, ScheduleSettings, make_schedule
-from convmixer_jax.training.state import TrainState, create_state
-from convmixer_jax.training.step import (
-    Augment,
-    Normalise,
-    jit_eval_step,
-    jit_train_step,
-    make_eval_step,
-    make_train_step,
-)
+from convmixer_jax.training.state import TrainState, create_state, state_layout
+from convmixer_jax.training.step import Normalise, jit_eval_step, jit_train_step, make_eval_step, make_train_step
+from convmixer_jax.training.update import UpdateSettings, make_update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +48,8 @@ class Experiment:
     eval_batch_size: int
     mesh: Mesh
     schedule: Schedule
-    augment: Augment
+    inputs: InputPath
+    prepare: Prepare
     init_state: jax.stages.Wrapped
     train_step: jax.stages.Wrapped
     eval_step: jax.stages.Wrapped
@@ -78,52 +77,6 @@ def epochs_to_steps(config: ConfigDict, train_size: int) -> tuple[int, int]:
     return steps_per_epoch, steps_per_epoch * config.epochs
 
 
-def check_against_dataset(config: ConfigDict, dataset: Dataset) -> None:
-    """Raises UserError for fields that are sound alone but do not fit the data set."""
-    height, width, channels = dataset.image_shape
-    for name in ("mean", "std"):
-        if len(config[name]) not in (0, channels):
-            raise UserError(
-                f"config.{name} is {config[name]!r}: {config.dataset} has {channels} channels; give as many"
-            )
-    if config.model.patch_size > min(height, width):
-        raise UserError(
-            f"config.model.patch_size is {config.model.patch_size}: images of {config.dataset} are {height}x{width} "
-            "pixels; a patch must fit into them"
-        )
-    pad = config.augment.pad_and_crop
-    if "pad_and_crop" in config.augment.order and pad.pixels > max(height, width):
-        raise UserError(
-            f"config.augment.pad_and_crop.pixels is {pad.pixels}: it must be at most the image's side, "
-            f"{max(height, width)}"
-        )
-    if "pad_and_crop" in config.augment.order and pad.mode == "reflect" and pad.pixels >= min(height, width):
-        raise UserError(
-            f"config.augment.pad_and_crop.pixels is {pad.pixels}: with mode 'reflect' it must be below the image's "
-            f"side ({min(height, width)})"
-        )
-    sizes = split_sizes(dataset, config.val_fraction, 0)
-    if config.val_fraction and not ("val" in sizes and sizes["train"]):
-        raise UserError(
-            f"config.val_fraction is {config.val_fraction}: of {dataset.num_examples['train']} training examples that "
-            "leaves none to validate or none to train on; 0.1 is usual, 0 holds nothing out"
-        )
-    available = sizes["train"]
-    if config.train_examples > available:
-        raise UserError(
-            f"config.train_examples is {config.train_examples}: the training split has {available}; 0 takes all"
-        )
-
-
-def check_against_mesh(config: ConfigDict, mesh: Mesh) -> None:
-    """Raises UserError where the batch cannot be split evenly over the devices."""
-    if config.batch_size % mesh.size:
-        raise UserError(
-            f"config.batch_size is {config.batch_size}: it must be a multiple of the {mesh.size} devices; "
-            "change it, or use fewer with config.devices"
-        )
-
-
 def eval_batch_size(config: ConfigDict, sizes: dict[str, int], mesh: Mesh) -> int:
     """Returns the batch size of evaluations: no larger than the splits need, a multiple of the devices."""
     largest = max(sizes["test"], sizes.get("val", 0))
@@ -139,15 +92,67 @@ def assemble_schedule(config: ConfigDict, steps_per_epoch: int) -> Schedule:
         steps_per_epoch=steps_per_epoch,
         warmup_epochs=config.schedule.warmup_epochs,
         final_learning_rate=config.schedule.final_learning_rate,
+        offset_epochs=config.schedule.offset_epochs,
     )
     return make_schedule(config.schedule.name, settings)
 
 
-def assemble_images(config: ConfigDict, dataset: Dataset) -> tuple[Augment, Normalise]:
-    """Returns what the device does to training images, and what it does to all images."""
-    augment = make_augment(config.augment.order, config.augment.to_dict())
-    mean, std = config.mean or dataset.mean, config.std or dataset.std
-    return augment, functools.partial(normalise, mean=mean, std=std, dtype=config.dtype)
+def assemble_images(config: ConfigDict, dataset: Dataset) -> tuple[Prepare, Normalise]:
+    """Returns what the device does to training examples, and what it does to all images."""
+    mean, std = channel_statistics(config, dataset)
+    to_input = functools.partial(normalise, mean=mean, std=std, dtype=config.dtype)
+    augment = make_augment(config.augment.order, augment_settings(config, mean), to_input)
+    mix = make_mix(**config.mixing)
+    prepare = make_prepare(augment, mix, num_classes=dataset.num_classes, label_smoothing=config.label_smoothing)
+    return prepare, to_input
+
+
+def augment_settings(config: ConfigDict, mean: tuple[float, ...]) -> dict[str, dict[str, Any]]:
+    """Returns the settings of every augmentation by name.
+
+    Where timm's scripts use RandAugment, they fill what a warp leaves empty with the mean colour, on the scale 0-1.
+    """
+    settings = config.augment.to_dict()
+    own = settings["rand_augment"]
+    if own["tables"] == "timm" and not own["fill"]:
+        own["fill"] = tuple(min(255, round(255 * value)) for value in mean)
+    return settings
+
+
+def channel_statistics(config: ConfigDict, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns (mean, std) per channel on the scale 0-1: the config's, else the data set's."""
+    return config.mean or dataset.mean, config.std or dataset.std
+
+
+def assemble_steps(
+    config: ConfigDict,
+    dataset: Dataset,
+    mesh: Mesh,
+    inputs: InputPath,
+    schedule: Schedule,
+    prepare: Prepare,
+    to_input: Normalise,
+) -> dict[str, Any]:
+    """Returns the fields of Experiment that hold the model: init_state, train_step, eval_step, abstract_state."""
+    model = make_model(num_classes=dataset.num_classes, dtype=config.dtype, **config.model)
+    tx = make_optimizer(**config.optimizer)
+    create = functools.partial(
+        create_state, model=model, tx=tx, image_shape=dataset.image_shape, with_ema=config.ema_decay > 0
+    )
+    abstract, layout = abstract_state(create, mesh)
+    gather = make_gather(mesh, layout.params)
+    # XLA's CPU backend has no quick convolutions inside of a loop: 30 times slower. Elsewhere a loop saves memory.
+    unroll = mesh.devices.flat[0].platform == "cpu"
+    settings = UpdateSettings(config.accumulate_steps, config.ema_decay, config.l2, unroll)
+    update = make_update(model, tx, schedule, settings, gather)
+    train_step = make_train_step(update, schedule, take=inputs.take, prepare=prepare)
+    eval_step = make_eval_step(model, take=inputs.take, normalise=to_input, flip=config.eval_flip, gather=gather)
+    return {
+        "init_state": jax.jit(create, out_shardings=layout),
+        "train_step": jit_train_step(train_step, mesh, layout),
+        "eval_step": jit_eval_step(eval_step, mesh, layout.params),
+        "abstract_state": abstract,
+    }
 
 
 def assemble(config: ConfigDict, training: bool = True) -> Experiment:
@@ -158,24 +163,13 @@ def assemble(config: ConfigDict, training: bool = True) -> Experiment:
     check(config)
     dataset = lookup(DATASETS, config.dataset, "config.dataset")
     check_against_dataset(config, dataset)
+    check_average(config)
+    inputs = lookup(INPUTS, config.input, "config.input")
     sizes = split_sizes(dataset, config.val_fraction, config.train_examples)
     steps_per_epoch, total_steps = epochs_to_steps(config, sizes["train"])
     schedule = assemble_schedule(config, steps_per_epoch)
-    model = make_model(num_classes=dataset.num_classes, dtype=config.dtype, **config.model)
-    tx = make_optimizer(**config.optimizer)
-    augment, to_input = assemble_images(config, dataset)
-    mesh = make_mesh(config.devices)
-    train_step = make_train_step(
-        model,
-        tx,
-        schedule,
-        take=resident.take,
-        augment=augment,
-        normalise=to_input,
-        label_smoothing=config.label_smoothing,
-    )
-    create = functools.partial(create_state, model=model, tx=tx, image_shape=dataset.image_shape)
-    init_state = jax.jit(create, out_shardings=replicated(mesh))
+    prepare, to_input = assemble_images(config, dataset)
+    mesh = make_mesh(config.devices, config.fsdp_devices if training else 1)
     experiment = Experiment(
         config=config,
         dataset=dataset,
@@ -185,11 +179,9 @@ def assemble(config: ConfigDict, training: bool = True) -> Experiment:
         eval_batch_size=eval_batch_size(config, sizes, mesh),
         mesh=mesh,
         schedule=schedule,
-        augment=augment,
-        init_state=init_state,
-        train_step=jit_train_step(train_step, mesh),
-        eval_step=jit_eval_step(make_eval_step(model, take=resident.take, normalise=to_input), mesh),
-        abstract_state=abstract_state(init_state, mesh),
+        inputs=inputs,
+        prepare=prepare,
+        **assemble_steps(config, dataset, mesh, inputs, schedule, prepare, to_input),
     )
     if training:
         check_against_mesh(config, mesh)
@@ -197,21 +189,22 @@ def assemble(config: ConfigDict, training: bool = True) -> Experiment:
     return experiment
 
 
-def abstract_state(init_state: jax.stages.Wrapped, mesh: Mesh) -> TrainState:
-    """Returns the TrainState as jax.ShapeDtypeStruct leaves, replicated over the mesh; nothing is computed."""
-    shapes = jax.eval_shape(init_state, np.uint32(0))
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), shapes)
+def abstract_state(create: Callable[..., TrainState], mesh: Mesh) -> tuple[TrainState, TrainState]:
+    """Returns the TrainState as jax.ShapeDtypeStruct leaves, and as the layouts that they name; computes nothing."""
+    shapes = jax.eval_shape(create, np.uint32(0))
+    layout = state_layout(mesh, shapes)
+
+    def laid_out(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(laid_out, shapes, layout), layout
 
 
 def abstract_inputs(experiment: Experiment) -> tuple[Any, Any, Any]:
     """Returns (seed, data, batch) of a train step as jax.ShapeDtypeStruct leaves with their shardings."""
     whole, split = replicated(experiment.mesh), over_data(experiment.mesh)
-    n = experiment.sizes["train"]
-    data = {
-        "image": jax.ShapeDtypeStruct((n, *experiment.dataset.image_shape), np.uint8, sharding=whole),
-        "label": jax.ShapeDtypeStruct((n,), np.int32, sharding=whole),
-    }
-    batch = {"index": jax.ShapeDtypeStruct((experiment.config.batch_size,), np.int32, sharding=split)}
+    shape, batch_size = experiment.dataset.image_shape, experiment.config.batch_size
+    data, batch = experiment.inputs.abstract(experiment.sizes["train"], shape, batch_size, whole, split)
     return jax.ShapeDtypeStruct((), np.uint32, sharding=whole), data, batch
 
 

@@ -4,14 +4,13 @@ from typing import Any
 
 import jax
 
-from convmixer_jax.data.resident import ResidentEvaluation
+from convmixer_jax.data.inputs import EvalInput
 from convmixer_jax.training.metrics import EvalSums, summarise_evaluation
+from convmixer_jax.training.state import TrainState
 from convmixer_jax.training.step import EvalStep
 
 
-def evaluate(
-    eval_step: EvalStep, params: Any, batch_stats: Any, source: ResidentEvaluation, expected: int
-) -> dict[str, Any]:
+def evaluate(eval_step: EvalStep, params: Any, batch_stats: Any, source: EvalInput, expected: int) -> dict[str, Any]:
     """Returns n, top1, top5, loss and per_class of `source`; see `summarise_evaluation`.
 
     expected: the split's published size. Raises RuntimeError unless exactly so many examples were counted.
@@ -25,3 +24,18 @@ def evaluate(
     if summary["n"] != expected:
         raise RuntimeError(f"evaluation counted {summary['n']} examples of {expected}")
     return summary
+
+
+def evaluate_state(
+    eval_step: EvalStep, state: TrainState, which: str, source: EvalInput, expected: int
+) -> dict[str, Any]:
+    """Returns what `evaluate` does of the variables `which`, "raw" or "ema".
+
+    Where the state has both, top1_raw or top1_ema is what the other ones score.
+    """
+    result = evaluate(eval_step, **state.variables(which), source=source, expected=expected)
+    if state.ema:
+        other = "raw" if which == "ema" else "ema"
+        compared = evaluate(eval_step, **state.variables(other), source=source, expected=expected)
+        result[f"top1_{other}"] = compared["top1"]
+    return result

@@ -10,22 +10,22 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import serialization
 from jax.experimental import multihost_utils
 
-from convmixer_jax.config import digest
-from convmixer_jax.data.resident import ResidentEvaluation, ResidentInput, put
-from convmixer_jax.errors import ExitCode
+from convmixer_jax.config_record import digest
+from convmixer_jax.data.inputs import EvalInput, TrainInput
+from convmixer_jax.data.placing import put
+from convmixer_jax.errors import ExitCode, UserError
 from convmixer_jax.runs.checkpoint import Checkpoints
 from convmixer_jax.runs.clock import RunClock, Timeline
 from convmixer_jax.runs.metrics_log import MetricsLog
 from convmixer_jax.runs.progress import Progress
 from convmixer_jax.runs.signals import StopRequest
 from convmixer_jax.training.assembly import Experiment
-from convmixer_jax.training.evaluate import evaluate
+from convmixer_jax.training.evaluate import evaluate_state
 from convmixer_jax.training.mesh import replicated
 from convmixer_jax.training.metrics import TrainSums
-from convmixer_jax.training.state import TrainState
+from convmixer_jax.training.state import TrainState, to_tree
 
 # Updates that may be under way at once: one runs while the next is handed over, and no more pile up.
 IN_FLIGHT = 2
@@ -43,8 +43,8 @@ class Loop:
         experiment: Experiment,
         train_step: jax.stages.Compiled,
         state: TrainState,
-        source: ResidentInput,
-        evaluations: dict[str, ResidentEvaluation],
+        source: TrainInput,
+        evaluations: dict[str, EvalInput],
         *,
         checkpoints: Checkpoints,
         log: MetricsLog | None,
@@ -80,10 +80,18 @@ class Loop:
     def run(self) -> ExitCode:
         """Trains from the state's step to the end.
 
-        Returns DONE; STOPPED after a signal; UNSAVED where the save of the last state failed.
+        Returns DONE; STOPPED after a signal; UNSAVED where the save of the last state failed. Raises UserError where
+        data cannot be read, having saved.
         """
         self.stop.defer()
         self.clock.start_updates()
+        try:
+            return self._run()
+        except UserError:
+            self._keep_what_is_done()
+            raise
+
+    def _run(self) -> ExitCode:
         while not self.done:
             if self._should_stop():
                 return self._stop()
@@ -96,6 +104,14 @@ class Loop:
                 self._save(val_top1)
             self._tell_failures()
         return ExitCode.DONE if self._is_saved() else ExitCode.UNSAVED
+
+    def _keep_what_is_done(self) -> None:
+        """Saves the state where data could not be read, so that the run goes on from here once they can be."""
+        if jax.process_count() > 1 or not self.step or self.checkpoints.saved == self.step:
+            return  # of several processes one may be alone with its trouble, and a save needs all of them
+        self._save()
+        if self._is_saved():
+            self.progress.say(f"saved step {self.step} before stopping")
 
     def _should_stop(self) -> bool:
         """Whether a signal has come; several processes agree on it, at reports, or they would wait for each other."""
@@ -198,20 +214,22 @@ class Loop:
 
     def evaluate(self, split: str) -> dict[str, Any]:
         """Evaluates the current state on a split and keeps the result in `results`."""
-        state, source = self.state, self.evaluations[split]
-        expected = self.experiment.sizes[split]
-        self.results[split] = evaluate(self.experiment.eval_step, state.params, state.batch_stats, source, expected)
+        experiment, source = self.experiment, self.evaluations[split]
+        self.results[split] = evaluate_state(
+            experiment.eval_step, self.state, self.config.eval_params, source, experiment.sizes[split]
+        )
         return self.results[split]
 
     def _log_evaluation(self, split: str) -> None:
         result = self.evaluate(split)
         row = {"step": self.step, "epoch": self.step / self.experiment.steps_per_epoch, "eval/split": split}
-        row |= {f"eval/{name}": result[name] for name in ("n", "top1", "top5", "loss")}
+        scores = {name: value for name, value in result.items() if name != "per_class"}
+        row |= {f"eval/{name}": value for name, value in scores.items()}
         if self.log:
             self.log.write(row)
         self.progress.say(
             f"step {self.step}  epoch {row['epoch']:.0f}  {split} split, {result['n']} images: "
-            f"top1 {result['top1']:.4f}  top5 {result['top5']:.4f}  loss {result['loss']:.4f}"
+            + "  ".join(f"{name} {value:.4f}" for name, value in scores.items() if name != "n")
         )
 
     def meta(self) -> dict[str, Any]:
@@ -233,7 +251,7 @@ class Loop:
         with self.clock.pause():
             if self.log:
                 self.log.flush()
-            self.checkpoints.save(self.step, serialization.to_state_dict(self.state), self.meta(), val_top1)
+            self.checkpoints.save(self.step, to_tree(self.state), self.meta(), val_top1)
 
     def _tell_failures(self) -> None:
         """Says at once where a save has failed; the run goes on."""

@@ -72,20 +72,24 @@ class EvalSums(struct.PyTreeNode):
     top5: jax.Array  # int32: examples whose label is among the five largest logits
     correct: jax.Array  # int32 [classes]: examples of each class whose largest logit is the label's
     examples: jax.Array  # int32 [classes]
+    correct_flip: jax.Array | None = None  # int32: right by the mean of image and mirror image; None = not asked for
 
 
 def summarise_evaluation(batches: list[EvalSums]) -> dict[str, float | int | list[float]]:
     """Returns n, top1, top5, loss and per_class (all fractions) over all batches; waits for the device.
 
-    Sums over batches are made in float64. A class without examples has NaN.
+    And top1_flip where the mirror images were looked at, too. Sums over batches are made in float64. A class without
+    examples has NaN.
     """
     total = jax.tree.map(lambda *leaves: np.sum(np.asarray(leaves, np.float64), axis=0), *jax.device_get(batches))
     n = total.examples.sum()
     with np.errstate(invalid="ignore"):
         per_class = total.correct / total.examples
+    flipped = {} if total.correct_flip is None else {"top1_flip": float(total.correct_flip / n)}
     return {
         "n": int(n),
         "top1": float(total.correct.sum() / n),
+        **flipped,
         "top5": float(total.top5 / n),
         "loss": float(total.loss / n),
         "per_class": [float(fraction) for fraction in per_class],

@@ -11,14 +11,15 @@ def make_result(
 ) -> dict[str, Any]:
     """Returns the result of step `step`, evaluated on `split`; fractions are from 0 to 1, NaN is None.
 
-    meta: what the checkpoint of that step carries, see `Loop.meta`. evaluated: n, top1, top5, loss and per_class.
+    meta: what the checkpoint of that step carries, see `Loop.meta`. evaluated: n, top1, top5, loss, per_class, and
+    top1_flip, top1_raw or top1_ema where they were asked for.
     train_top1 is of the last whole epoch's updates, on augmented images. `seconds` are wall seconds of all starts;
     `seconds_per_epoch` and `images_per_sec` are of the updates alone, without compilation, evaluation and saving.
     """
     epochs = step / experiment.steps_per_epoch
     result = {
         "split": split,
-        **{name: evaluated[name] for name in ("n", "top1", "top5", "loss")},
+        **{name: value for name, value in evaluated.items() if name != "per_class"},
         "train_top1": meta["train_top1"],
         "step": step,
         "epochs": epochs,

@@ -5,28 +5,31 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import serialization
 from ml_collections import ConfigDict
 
-from convmixer_jax.config import differences, digest, to_plain
+from convmixer_jax.config import to_plain
+from convmixer_jax.config_record import differences, digest
 from convmixer_jax.errors import UserError
 from convmixer_jax.runs import files
 from convmixer_jax.runs.checkpoint import Checkpoints
 from convmixer_jax.runs.provenance import describe
 from convmixer_jax.training.assembly import Experiment
-from convmixer_jax.training.state import TrainState
+from convmixer_jax.training.state import TrainState, from_tree, to_tree
 
 CONFIG_FILE = "config.json"
 
 
-def check_same_run(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
-    """Returns the workdir's config.json, None where it is new. Raises UserError where it is another run's."""
+def check_same_run(workdir: Path, config: ConfigDict, may_change: frozenset[str]) -> dict[str, Any] | None:
+    """Returns the workdir's config.json, None where it is new. Raises UserError where it is another run's.
+
+    may_change: fields in which the two configs may differ.
+    """
     record = files.read_json(workdir / CONFIG_FILE)
     if record is None:
         return None
     if not isinstance(record.get("config"), dict):
         raise UserError(f"{workdir / CONFIG_FILE} names no config: {files.NOT_OURS}")
-    changed = differences(record["config"], config)
+    changed = differences(record["config"], config, may_change)
     if changed:
         raise UserError(
             f"--workdir {workdir} holds another run ({'; '.join(changed)}): use another --workdir, or the values "
@@ -75,14 +78,13 @@ def restore_state(experiment: Experiment, checkpoints: Checkpoints, step: int) -
 
     Raises UserError where the checkpoint is of another run than its workdir's config.json says, or does not fit.
     """
-    abstract = serialization.to_state_dict(experiment.abstract_state)
-    tree, meta = checkpoints.restore(step, abstract)
+    tree, meta = checkpoints.restore(step, to_tree(experiment.abstract_state))
     if meta["config_digest"] != digest(experiment.config):
         raise UserError(
             f"checkpoint {step} in {checkpoints.directory} was made with another config than the one asked for: "
             "use that one, or another --workdir"
         )
-    return serialization.from_state_dict(experiment.abstract_state, tree), meta
+    return from_tree(experiment.abstract_state, tree), meta
 
 
 def first_state(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any]]:

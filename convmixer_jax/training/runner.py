@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from convmixer_jax.data.datasets import Examples, load_split
-from convmixer_jax.data.order import batch_indices
-from convmixer_jax.data.resident import ResidentEvaluation, ResidentInput
+from convmixer_jax.config_record import EVAL_MAY_CHANGE, RESUME_MAY_CHANGE
+from convmixer_jax.data.datasets import open_split
+from convmixer_jax.data.inputs import EvalInput, TrainInput
 from convmixer_jax.errors import ExitCode, UserError
 from convmixer_jax.runs import files
 from convmixer_jax.runs.checkpoint import Checkpoints
@@ -27,8 +29,8 @@ from convmixer_jax.runs.metrics_log import MetricsLog
 from convmixer_jax.runs.pictures import image_grid, load_picture, save_picture
 from convmixer_jax.runs.progress import Progress, tell
 from convmixer_jax.runs.signals import StopRequest
-from convmixer_jax.training.assembly import Experiment, abstract_inputs, assemble
-from convmixer_jax.training.evaluate import evaluate
+from convmixer_jax.training.assembly import Experiment, abstract_inputs, assemble, channel_statistics
+from convmixer_jax.training.evaluate import evaluate_state
 from convmixer_jax.training.loop import Loop
 from convmixer_jax.training.mesh import over_data, replicated
 from convmixer_jax.training.result import make_result
@@ -40,7 +42,7 @@ from convmixer_jax.training.resume import (
     restore_state,
     write_record,
 )
-from convmixer_jax.training.state import stream_key
+from convmixer_jax.training.state import TrainState
 
 GRID_IMAGES = 64
 RESULT_FILE = "result.json"
@@ -59,52 +61,60 @@ def say(line: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What a training run reads: the training split in memory and on the devices, and the splits to evaluate."""
+    """What a training run reads: the training batches, a digest of what they are made of, the splits to evaluate."""
 
-    train: Examples
-    source: ResidentInput
-    evaluations: dict[str, ResidentEvaluation]
+    digest: str
+    source: TrainInput
+    evaluations: dict[str, EvalInput]
 
 
-def load_evaluation(experiment: Experiment, data_dir: Path, split: str) -> ResidentEvaluation:
-    """Returns a split on the devices, in batches for evaluation."""
+def load_evaluation(experiment: Experiment, data_dir: Path, split: str) -> EvalInput:
+    """Returns a split in batches for evaluation."""
     config, mesh = experiment.config, experiment.mesh
-    examples = load_split(experiment.dataset, split, data_dir, config.val_fraction, config.train_examples)
-    return ResidentEvaluation(examples, replicated(mesh), over_data(mesh), experiment.eval_batch_size)
+    examples = open_split(experiment.dataset, split, data_dir, config.val_fraction, config.train_examples)
+    return experiment.inputs.evaluation(examples, replicated(mesh), over_data(mesh), experiment.eval_batch_size)
 
 
 def load_inputs(experiment: Experiment, data_dir: Path) -> Inputs:
-    """Reads the splits and puts them on the devices."""
+    """Opens the splits; the resident path reads them whole and puts them on the devices."""
     config, mesh = experiment.config, experiment.mesh
-    train = load_split(experiment.dataset, "train", data_dir, config.val_fraction, config.train_examples)
-    source = ResidentInput(train, replicated(mesh), over_data(mesh), config.seed, config.batch_size)
+    train = open_split(experiment.dataset, "train", data_dir, config.val_fraction, config.train_examples)
+    source = experiment.inputs.train(train, replicated(mesh), over_data(mesh), config.seed, config.batch_size)
     splits = dict.fromkeys([experiment.eval_split, "test"])
-    return Inputs(train, source, {split: load_evaluation(experiment, data_dir, split) for split in splits})
+    evaluations = {split: load_evaluation(experiment, data_dir, split) for split in splits}
+    return Inputs(train.digest(), source, evaluations)
 
 
-def augmented_grid(experiment: Experiment, images: np.ndarray) -> np.ndarray:
-    """Returns the first training batch as the first update sees it, before normalisation, as one picture.
+def first_images(experiment: Experiment, source: TrainInput) -> np.ndarray:
+    """Returns the first images of the first batch as the first update sees them, uint8 [n, H, W, C].
 
-    images: the training split, uint8 [N, H, W, C].
+    Augmented, mixed, and turned back from normalised values to grey levels. All processes take part.
     """
-    config = experiment.config
-    batch = images[batch_indices(config.seed, 0, config.batch_size, len(images))]
-    key = jax.random.fold_in(stream_key(config.seed, "augment"), 0)
-    augmented = jax.device_get(jax.jit(experiment.augment)(key, batch))[:GRID_IMAGES]
-    return image_grid(np.round(augmented).astype(np.uint8))
+    mesh, (mean, std) = experiment.mesh, channel_statistics(experiment.config, experiment.dataset)
+
+    def see(seed: jax.Array, data: Any, batch: Any) -> jax.Array:
+        images, _ = experiment.prepare(seed, 0, experiment.inputs.take(data, batch))
+        levels = 255 * (images[:GRID_IMAGES].astype(jnp.float32) * jnp.asarray(std) + jnp.asarray(mean))
+        return jnp.clip(jnp.round(levels), 0, 255).astype(jnp.uint8)
+
+    shown = jax.jit(see, out_shardings=replicated(mesh))
+    return np.asarray(shown(np.uint32(experiment.config.seed), source.data, source.batch(0)).addressable_data(0))
 
 
-def open_log(experiment: Experiment, workdir: Path, images: np.ndarray, step: int) -> MetricsLog | None:
-    """Returns the log, rewound to `step`, with the picture of augmented images; None but on the first process."""
+def open_log(workdir: Path, seen: np.ndarray | None, step: int) -> MetricsLog | None:
+    """Returns the log, rewound to `step`, with the picture of training images; None but on the first process.
+
+    seen: the images, None where the picture is there from an earlier start.
+    """
     if not is_lead():
         return None
     log = MetricsLog(workdir, after_step=step)
     path = workdir / "augmented.png"
+    if seen is not None:
+        save_picture(path, image_grid(seen))
     picture = load_picture(path)
-    if picture is None:
-        picture = augmented_grid(experiment, images)
-        save_picture(path, picture)
-    log.write_image("train/augmented", picture, 0)
+    if picture is not None:
+        log.write_image("train/augmented", picture, 0)
     return log
 
 
@@ -155,12 +165,59 @@ def describe_run(experiment: Experiment, start: int) -> str:
     )
 
 
+def lacks_picture(workdir: Path) -> bool:
+    """Whether the picture of training images is still to be made; all processes get the first one's answer."""
+    missing = is_lead() and load_picture(workdir / "augmented.png") is None
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(missing)))
+
+
+def make_updates(
+    experiment: Experiment,
+    workdir: Path,
+    inputs: Inputs,
+    start: tuple[TrainState, dict[str, Any]],
+    *,
+    checkpoints: Checkpoints,
+    clock: RunClock,
+    stop: StopRequest,
+    timeline: Timeline,
+) -> tuple[Loop, ExitCode]:
+    """Compiles the step and runs the loop from the state and meta `start`; returns it with what it ended with."""
+    state, meta = start
+    train_step = experiment.train_step.lower(experiment.abstract_state, *abstract_inputs(experiment)).compile()
+    timeline.mark("compilation")
+    step = int(state.step)
+    say(describe_run(experiment, step))
+    seen = first_images(experiment, inputs.source) if lacks_picture(workdir) else None
+    with contextlib.ExitStack() as cleanup:
+        log = open_log(workdir, seen, step)
+        if log:
+            cleanup.enter_context(contextlib.closing(log))
+        size = experiment.config.batch_size
+        progress = cleanup.enter_context(Progress(experiment.total_steps, step, size, is_lead()))
+        loop = Loop(
+            experiment,
+            train_step,
+            state,
+            inputs.source,
+            inputs.evaluations,
+            checkpoints=checkpoints,
+            log=log,
+            progress=progress,
+            clock=clock,
+            stop=stop,
+            timeline=timeline,
+            history=meta,
+        )
+        return loop, loop.run()
+
+
 def train(config: ConfigDict, workdir: Path, data_dir: Path, stop: StopRequest, timeline: Timeline) -> ExitCode:
     """Trains to the end, or goes on where the workdir stopped. Returns the exit code; raises UserError."""
     clock = RunClock()
     experiment = assemble(config)
     files.make_workdir(workdir)
-    record = check_same_run(workdir, config)
+    record = check_same_run(workdir, config, RESUME_MAY_CHANGE)
     if is_finished(experiment, workdir):
         return ExitCode.DONE
     with contextlib.ExitStack() as cleanup:
@@ -171,37 +228,24 @@ def train(config: ConfigDict, workdir: Path, data_dir: Path, stop: StopRequest, 
         )
         timeline.mark("assembly")
         inputs = load_inputs(experiment, data_dir)
-        data_digest = inputs.train.digest()
-        check_same_data(workdir, record, data_digest)
+        cleanup.callback(inputs.source.close)
+        check_same_data(workdir, record, inputs.digest)
         timeline.mark("data")
         state, meta = first_state(experiment, checkpoints)
         clock.add_earlier(meta.get("seconds", 0.0), meta.get("step_seconds", 0.0))
-        write_record(workdir, config, record, data_digest)
+        write_record(workdir, config, record, inputs.digest)
         timeline.mark("weights")
         say(parameter_overview.get_parameter_overview(experiment.abstract_state.params, include_stats=False))
-        train_step = experiment.train_step.lower(experiment.abstract_state, *abstract_inputs(experiment)).compile()
-        timeline.mark("compilation")
-        start = int(state.step)
-        say(describe_run(experiment, start))
-        log = open_log(experiment, workdir, inputs.train.image, start)
-        if log:
-            cleanup.enter_context(contextlib.closing(log))
-        with Progress(experiment.total_steps, start, config.batch_size, is_lead()) as progress:
-            loop = Loop(
-                experiment,
-                train_step,
-                state,
-                inputs.source,
-                inputs.evaluations,
-                checkpoints=checkpoints,
-                log=log,
-                progress=progress,
-                clock=clock,
-                stop=stop,
-                timeline=timeline,
-                history=meta,
-            )
-            code = loop.run()
+        loop, code = make_updates(
+            experiment,
+            workdir,
+            inputs,
+            (state, meta),
+            checkpoints=checkpoints,
+            clock=clock,
+            stop=stop,
+            timeline=timeline,
+        )
         if loop.done and not finish(experiment, loop, workdir):
             return ExitCode.UNSAVED
     return code
@@ -212,16 +256,17 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path, data_dir: Path, step:
 
     step: None for the newest. Reads no training data, writes nothing, works on any number of devices.
     """
-    experiment = assemble(config, training=False)
-    if check_same_run(workdir, config) is None:
+    if check_same_run(workdir, config, EVAL_MAY_CHANGE) is None:
         raise UserError(f"--workdir {workdir} holds no run: train first (--mode train), or name the run's folder")
+    experiment = assemble(config, training=False)
     with contextlib.closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
         step = choose_step(checkpoints, workdir, step)
         source = load_evaluation(experiment, data_dir, "test")
         state, meta = restore_state(experiment, checkpoints, step)
     say(f"evaluating step {step} of {workdir} on the test split, {experiment.sizes['test']} images")
     began = time.monotonic()
-    evaluated = evaluate(experiment.eval_step, state.params, state.batch_stats, source, experiment.sizes["test"])
+    sizes, which = experiment.sizes, config.eval_params
+    evaluated = evaluate_state(experiment.eval_step, state, which, source, sizes["test"])
     result: dict[str, Any] = make_result(experiment, meta, "test", evaluated, step)
     result["eval_seconds"] = time.monotonic() - began
     if is_lead():

@@ -21,13 +21,14 @@ Schedule = Callable[[jax.Array | int], jax.Array | float]
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleSettings:
-    """learning_rate: the peak. warmup_epochs and final_learning_rate are read by `cosine` alone."""
+    """learning_rate: the peak. `cosine` alone reads warmup_epochs, final_learning_rate, `triangle` offset_epochs."""
 
     learning_rate: float
     epochs: int
     steps_per_epoch: int
     warmup_epochs: float = 0.0
     final_learning_rate: float = 0.0
+    offset_epochs: float = 0.0
 
     @property
     def total_steps(self) -> int:
@@ -45,13 +46,19 @@ def triangle(settings: ScheduleSettings) -> Schedule:
     """The authors' schedule: 0, peak at 2/5 of the epochs, peak/20 at 4/5, 0 at the end, linear between.
 
     The knots are whole epochs (integer division), and an update is rated at the fraction of epochs that are done
-    after it: the very last one has rate 0. From the published code of the paper, not torch's OneCycleLR.
+    after it: the very last one has rate 0. From the published code of the paper, not torch's OneCycleLR. With
+    offset_epochs it is so many epochs ahead, and 0 once it has passed its end.
     """
     epochs, peak = settings.epochs, settings.learning_rate
+    if settings.offset_epochs >= epochs:
+        raise UserError(
+            f"config.schedule.offset_epochs is {settings.offset_epochs}: it must be below config.epochs, which is "
+            f"{epochs}"
+        )
     knots = [0, epochs * 2 // 5, epochs * 4 // 5, epochs]
 
     def schedule(step: jax.Array | int) -> jax.Array:
-        epochs_done = (jnp.asarray(step) + 1) / settings.steps_per_epoch
+        epochs_done = settings.offset_epochs + (jnp.asarray(step) + 1) / settings.steps_per_epoch
         return piecewise_linear(epochs_done, knots, [0, peak, peak / 20, 0])
 
     return schedule

@@ -38,6 +38,7 @@ COUNTS = {
 
 def build(variant: str = "convmixer", **settings: Any) -> Any:
     defaults: dict[str, Any] = {"num_classes": 10, "dtype": "float32", "activation": "gelu", "initializer": "pytorch"}
+    defaults |= {"norm_momentum": 0.1, "norm_epsilon": 1e-5, "drop_path": 0.0, "head_dropout": 0.0}
     shape = {"dim": 8, "depth": 1, "patch_size": 2, "kernel_size": 3}
     return make_model(variant, **(defaults | shape | settings))
 
@@ -136,6 +137,21 @@ def test_lecun_normal_is_flaxs_default(layer):
     np.testing.assert_array_equal(leaves["bias"], np.zeros_like(leaves["bias"]))
 
 
+# (inputs + outputs) of every position of a kernel, times its positions, in Keras's words fan_in + fan_out.
+FANS = {"stem_conv": 4 * (3 + 256), "block_0_depthwise": 25 * (1 + 256), "block_0_pointwise": 512, "head": 256 + 300}
+
+
+@pytest.mark.parametrize("layer", FANS)
+def test_glorot_uniform_is_kerass_default(layer):
+    leaves = wide_params("glorot_uniform")[layer]
+    kernel, bound = leaves["kernel"], math.sqrt(6 / FANS[layer])
+    # The bounds of PyTorch's test above; the scaling of flax's own uniform draw rounds once more.
+    assert (1 - 12 / kernel.size) * bound <= np.abs(kernel).max() <= bound * (1 + 1e-6)
+    assert abs(kernel.mean()) <= SIGMAS * bound / math.sqrt(3 * kernel.size)
+    assert abs(kernel.std() - bound / math.sqrt(3)) <= SIGMAS * bound / math.sqrt(3) * math.sqrt(0.2 / kernel.size)
+    np.testing.assert_array_equal(leaves["bias"], np.zeros_like(leaves["bias"]))
+
+
 def test_layers_draw_independently():
     kernels = [leaves["kernel"].ravel()[:768] for leaves in wide_params("pytorch").values() if "kernel" in leaves]
     # A correlation of 768 independent pairs has a standard error of 1/sqrt(768).
@@ -182,6 +198,29 @@ def test_bfloat16_computes_in_it_and_keeps_float32_variables():
     # all, and more than nothing.
     error = np.abs(np.asarray(logits, np.float32) - reference).max() / np.abs(reference).max()
     assert 0 < error < 16 * 2**-8
+
+
+def test_momentum_and_epsilon_reach_every_norm():
+    model = build(activation="relu", norm_momentum=0.25, norm_epsilon=0.5)
+    images = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype(np.float32)
+    variables = random_variables(model, (8, 8, 3))
+    apply = functools.partial(model.apply, train=True, mutable=["batch_stats", "intermediates"])
+    _, updated = jax.jit(functools.partial(apply, capture_intermediates=True))(variables, images)
+    captured = updated["intermediates"]
+    outputs = {layer: np.float64(captured[layer]["__call__"][0]) for layer in variables["params"]}
+    assert len(variables["batch_stats"]) == 3
+    for norm in variables["batch_stats"]:
+        conv = "stem_conv" if norm == "stem_norm" else norm.removesuffix("_norm")
+        x = np.maximum(outputs[conv], 0)
+        mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        count = x.size // x.shape[-1]
+        old, new = variables["batch_stats"][norm], updated["batch_stats"][norm]
+        # Sums of some hundred float32 of order one: roundings of 6e-8 each, of which 1e-5 is more than a hundred.
+        np.testing.assert_allclose(new["mean"], 0.75 * old["mean"] + 0.25 * mean, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(new["var"], 0.75 * old["var"] + 0.25 * var * count / (count - 1), rtol=1e-5)
+        scale, bias = (variables["params"][norm][name] for name in ("scale", "bias"))
+        expected = (x - mean) / np.sqrt(var + 0.5) * scale + bias
+        np.testing.assert_allclose(outputs[norm], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("side, patch_size, used", [(9, 2, 8), (11, 3, 9), (7, 4, 4)])

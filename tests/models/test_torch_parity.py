@@ -18,8 +18,8 @@ import torch
 
 from convmixer_jax.models.convmixer import ConvMixer
 from convmixer_jax.training.optimizers import make_optimizer
-from convmixer_jax.training.state import create_state
-from convmixer_jax.training.step import make_update, smooth_targets
+from convmixer_jax.training.prepare import smooth_targets
+from convmixer_jax.training.update import UpdateSettings, make_update
 from tests.reference.torch_convmixer import (
     MISTAKES,
     TorchConvMixer,
@@ -28,6 +28,7 @@ from tests.reference.torch_convmixer import (
     read_parameters,
     read_statistics,
 )
+from tests.training.steps import no_gather, random_state
 
 # The tensors are tiny, and threads that wait for one another take seconds where the processors are busy.
 torch.set_num_threads(1)
@@ -44,7 +45,7 @@ WEIGHT_DECAY = 0.3  # large, so that decaying the wrong leaf shows
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Where the side is no multiple of the patch, pixels are cut off."""
+    """Where the side is no multiple of the patch, pixels are cut off. l2: times the squares of all kernels."""
 
     depth: int
     kernel_size: int
@@ -52,6 +53,8 @@ class Case:
     side: int
     activation: str
     decay_mask: str
+    accumulate_steps: int = 1
+    l2: float = 0.0
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -69,8 +72,12 @@ CASES = [
     Case(depth=2, kernel_size=4, patch_size=1, side=6, activation="gelu", decay_mask="kernels"),
     Case(depth=1, kernel_size=3, patch_size=3, side=11, activation="relu", decay_mask="kernels"),
     Case(depth=1, kernel_size=2, patch_size=2, side=9, activation="relu", decay_mask="all"),
+    Case(
+        depth=1, kernel_size=3, patch_size=2, side=6, activation="gelu", decay_mask="all", accumulate_steps=3, l2=0.02
+    ),
 ]
 EVEN_GELU = CASES[1]  # where each of the planted mistakes changes something
+ACCUMULATED = CASES[-1]
 
 
 def epsilon(dtype: str) -> float:
@@ -88,13 +95,6 @@ def batches(case: Case, dtype: str) -> list[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng(0)
     shape = (BATCH, case.side, case.side, 3)
     return [(rng.normal(size=shape).astype(dtype), rng.integers(0, CLASSES, BATCH)) for _ in range(len(RATES) + 1)]
-
-
-def random_like(path: Any, leaf: jax.ShapeDtypeStruct, rng: np.random.Generator) -> np.ndarray:
-    """Returns random values: BatchNorm's ones and zeros would hide what is left out or swapped."""
-    around_one = path[-1].key in ("scale", "var")
-    values = rng.uniform(0.5, 1.5, leaf.shape) if around_one else 0.3 * rng.normal(size=leaf.shape)
-    return values.astype(leaf.dtype)
 
 
 def recording() -> optax.GradientTransformation:
@@ -120,19 +120,16 @@ def run_jax(case: Case, dtype: str) -> dict[str, Any]:
             weight_decay=WEIGHT_DECAY,
         )
         tx = optax.chain(recording(), adamw)
-        # Only the shapes of a fresh state: weights from NumPy are the same in both dtypes, and need no compiling.
-        shapes = jax.eval_shape(lambda: create_state(0, model, tx, (case.side, case.side, 3)))
-        start = jax.tree.map_with_path(
-            functools.partial(random_like, rng=np.random.default_rng(1)),
-            {"params": shapes.params, "batch_stats": shapes.batch_stats},
-        )
-        state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes).replace(**start)
+        state = random_state(model, tx, (case.side, case.side, 3))
+        start = state.variables("raw")
 
-        update = jax.jit(make_update(model, tx, lambda step: jnp.asarray(RATES, dtype)[step]))
+        settings = UpdateSettings(case.accumulate_steps, ema_decay=0.0, l2=case.l2)
+        update = jax.jit(make_update(model, tx, lambda step: jnp.asarray(RATES, dtype)[step], settings, no_gather))
         *training, (eval_images, _) = batches(case, dtype)
         steps = []
         for images, labels in training:
-            state, out = update(state, images, smooth_targets(jnp.asarray(labels), CLASSES, SMOOTHING))
+            targets = smooth_targets(jnp.asarray(labels), CLASSES, SMOOTHING)
+            state, out = update(state, images, targets, jax.random.key(0))
             out |= {"gradients": state.opt_state[0], "batch_stats": state.batch_stats, "params": state.params}
             steps.append(jax.device_get(out))
         variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -163,6 +160,23 @@ def clip(model: TorchConvMixer) -> torch.Tensor:
     return norm
 
 
+def backward(model: TorchConvMixer, case: Case, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Leaves the gradients of a batch in the model; returns its loss and logits.
+
+    As PyTorch's users accumulate: micro-batch after micro-batch, each loss divided by their number; here the
+    micro-batches are the examples m, m + parts, m + 2 parts, ... for m = 0, 1, ...
+    """
+    parts, loss, all_logits = case.accumulate_steps, torch.zeros(()), np.zeros((len(images), CLASSES), images.dtype)
+    for m in range(parts):
+        logits = model(torch.tensor(images[m::parts].transpose(0, 3, 1, 2)))
+        micro = torch.nn.functional.cross_entropy(logits, torch.tensor(labels[m::parts]), label_smoothing=SMOOTHING)
+        penalty = sum((p**2).sum() for p in model.parameters() if p.ndim > 1)
+        ((micro + case.l2 * penalty) / parts).backward()
+        loss = loss + micro.detach() / parts
+        all_logits[m::parts] = logits.detach().numpy()
+    return {"loss": loss.numpy(), "logits": all_logits}
+
+
 def run_torch(case: Case, dtype: str, start: dict[str, Any], **mistake: Any) -> dict[str, Any]:
     """Returns what `run_jax` does, from PyTorch."""
     model = TorchConvMixer(**case.settings(), **mistake)
@@ -171,11 +185,8 @@ def run_torch(case: Case, dtype: str, start: dict[str, Any], **mistake: Any) -> 
     *training, (eval_images, _) = batches(case, dtype)
     steps = []
     for rate, (images, labels) in zip(RATES, training, strict=True):
-        logits = model(torch.tensor(images.transpose(0, 3, 1, 2)))
-        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels), label_smoothing=SMOOTHING)
         adamw.zero_grad()
-        loss.backward()
-        out = {"loss": loss.detach().numpy(), "logits": logits.detach().numpy(), "gradients": read_gradients(model)}
+        out = backward(model, case, images, labels) | {"gradients": read_gradients(model)}
         out["grad_norm"] = clip(model).numpy()
         for group in adamw.param_groups:
             group["lr"] = rate
@@ -210,7 +221,9 @@ def compare(case: Case, dtype: str, **mistake: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"k{case.kernel_size}p{case.patch_size}-{case.activation}")
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"k{case.kernel_size}p{case.patch_size}x{case.accumulate_steps}"
+)
 def test_five_updates_and_evaluation_equal_pytorch(case, dtype):
     compare(case, dtype)
 
@@ -236,3 +249,18 @@ def test_decaying_other_leaves_is_caught():
     theirs = run_torch(theirs_decays_all, "float64", ours["start"])
     with pytest.raises(AssertionError, match="bias"):
         assert_close("params", ours["steps"][0]["params"], theirs["steps"][0]["params"], "float64")
+
+
+OTHERWISE = {
+    "whole batch": {"accumulate_steps": 1},
+    "other micro-batches": {"accumulate_steps": 2},
+    "l2": {"l2": 0.021},
+}
+
+
+@pytest.mark.parametrize("changes", OTHERWISE.values(), ids=OTHERWISE)
+def test_another_way_to_take_the_gradient_is_caught(changes):
+    ours = run_jax(ACCUMULATED, "float64")
+    theirs = run_torch(dataclasses.replace(ACCUMULATED, **changes), "float64", ours["start"])
+    with pytest.raises(AssertionError, match="gradients"):
+        assert_close("gradients", ours["steps"][0]["gradients"], theirs["steps"][0]["gradients"], "float64")

@@ -5,16 +5,18 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from convmixer_jax.augment.pipeline import normalise
 from convmixer_jax.data.datasets import Examples
 from convmixer_jax.data.resident import ResidentEvaluation, take
 from convmixer_jax.models.convmixer import ConvMixer
-from convmixer_jax.training.evaluate import evaluate
+from convmixer_jax.training.evaluate import evaluate, evaluate_state
 from convmixer_jax.training.mesh import over_data, replicated
 from convmixer_jax.training.metrics import EvalSums, TrainSums, summarise_evaluation
 from convmixer_jax.training.step import jit_eval_step, make_eval_step
+from tests.training.steps import no_gather, random_state
 
 COUNT = 10_000
 BATCH = 384  # 26 batches and 16 examples more
@@ -52,11 +54,16 @@ def in_numpy(logits: np.ndarray, label: np.ndarray) -> dict:
     }
 
 
-def on_devices(grid, synthetic, expected: int = COUNT, batch_size: int = BATCH):
+@functools.cache
+def compiled(grid, flip: bool):
+    step = make_eval_step(MODEL, take=take, normalise=TO_INPUT, flip=flip, gather=no_gather)
+    return jit_eval_step(step, grid, replicated(grid))
+
+
+def on_devices(grid, synthetic, expected: int = COUNT, flip: bool = False):
     examples, variables, _ = synthetic
-    source = ResidentEvaluation(examples, replicated(grid), over_data(grid), batch_size)
-    step = jit_eval_step(make_eval_step(MODEL, take=take, normalise=TO_INPUT), grid)
-    return evaluate(step, variables["params"], variables["batch_stats"], source, expected)
+    source = ResidentEvaluation(examples, replicated(grid), over_data(grid), BATCH)
+    return evaluate(compiled(grid, flip), variables["params"], variables["batch_stats"], source, expected)
 
 
 @pytest.mark.parametrize("devices", [1, 8])
@@ -92,8 +99,78 @@ def test_padding_counts_for_nothing(mesh, synthetic):
     assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-6)
 
 
+def logits_of(variables, images: np.ndarray) -> np.ndarray:
+    return np.asarray(jax.jit(lambda x: MODEL.apply(variables, TO_INPUT(x), train=False))(images), np.float64)
+
+
+@pytest.fixture(scope="module")
+def mirrored(synthetic) -> np.ndarray:
+    """The logits of each image's mirror image, float64 [COUNT, 10]."""
+    examples, variables, _ = synthetic
+    return logits_of(variables, examples.image[:, :, ::-1])
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_flips_add_the_logits_of_the_mirror_image(mesh, synthetic, mirrored, devices):
+    examples, _, logits = synthetic
+    added = logits + mirrored
+    two_best = np.sort(added, axis=1)[:, -2:]
+    clear = np.diff(two_best).min() > 1e-6  # as above: no best logit is that close to the next
+    assert clear, np.diff(two_best).min()
+    found, plain = (on_devices(mesh(devices), synthetic, flip=flip) for flip in (True, False))
+    assert found["top1_flip"] == np.mean(added.argmax(axis=1) == examples.label)
+    assert found["top1_flip"] not in (found["top1"], np.mean(mirrored.argmax(axis=1) == examples.label))
+    # All else is of the images as they are.
+    assert found.keys() - plain.keys() == {"top1_flip"}
+    assert [found[name] for name in ("n", "top1", "per_class")] == [plain[name] for name in ("n", "top1", "per_class")]
+    assert found["loss"] == pytest.approx(plain["loss"], rel=1e-6)
+
+
+def test_padding_counts_for_nothing_with_flips(mesh, synthetic, mirrored):
+    # The other 379 places hold example 0, whose label is made right for one test and wrong for the other.
+    examples, variables, logits = synthetic
+    best = (logits + mirrored)[:5].argmax(axis=1).astype(np.int32)
+    for wrong in range(6):
+        label = (best + (np.arange(5) < wrong)) % 10
+        five = (Examples(examples.image[:5], label), variables, logits[:5])
+        found = on_devices(mesh(8), five, expected=5, flip=True)
+        assert found["top1_flip"] == (5 - wrong) / 5
+
+
+def test_a_symmetric_model_gains_nothing_by_flips(mesh, synthetic):
+    examples, variables, _ = synthetic
+    symmetric = jax.tree.map(lambda leaf: (leaf + leaf[:, ::-1]) / 2 if leaf.ndim == 4 else leaf, variables)
+    logits = logits_of(symmetric, examples.image)
+    two_best = np.sort(logits, axis=1)[:, -2:]
+    kept = np.flatnonzero(np.diff(two_best)[:, 0] > 1e-5)  # rounding differs between image and mirror image
+    assert len(kept) > 0.99 * COUNT
+    found = on_devices(mesh(8), (examples.take(kept), symmetric, None), expected=len(kept), flip=True)
+    assert found["top1_flip"] == found["top1"] == np.mean(logits.argmax(axis=1)[kept] == examples.label[kept])
+
+
+def test_raw_and_averaged_variables_are_both_scored(mesh, synthetic):
+    examples, variables, logits = synthetic
+    other = jax.tree.map(lambda leaf: -leaf if leaf.ndim == 2 else leaf, variables)  # the head turned over
+    scores = {"raw": in_numpy(logits, examples.label)["top1"]}
+    scores["ema"] = in_numpy(logits_of(other, examples.image), examples.label)["top1"]
+    assert scores["raw"] != scores["ema"]
+    state = random_state(MODEL, optax.identity(), (8, 8, 1)).replace(**variables, ema=dict(other))
+    source = ResidentEvaluation(examples, replicated(mesh(8)), over_data(mesh(8)), BATCH)
+    run = functools.partial(evaluate_state, compiled(mesh(8), False), source=source, expected=COUNT)
+    for which, beside in (("raw", "ema"), ("ema", "raw")):
+        alone = evaluate(compiled(mesh(8), False), **state.variables(which), source=source, expected=COUNT)
+        assert run(state, which) == alone | {f"top1_{beside}": scores[beside]}
+        assert alone["top1"] == scores[which]
+    # Without an average there is nothing beside.
+    assert run(state.replace(ema={}), "raw") == on_devices(mesh(8), synthetic)
+    with pytest.raises(ValueError, match="'ema'"):
+        run(state.replace(ema={}), "ema")
+
+
 def test_top5_of_fewer_than_five_classes():
-    step = make_eval_step(Table(), take=lambda data, batch: batch, normalise=lambda images: images)
+    step = make_eval_step(
+        Table(), take=lambda data, batch: batch, normalise=lambda images: images, flip=False, gather=no_gather
+    )
     batch = {"image": jnp.array([[3.0, 2, 1], [1, 2, 3]]), "label": jnp.array([2, 2]), "mask": jnp.array([True, True])}
     sums = step({}, {}, {}, batch)
     assert (int(sums.top5), sums.correct.tolist(), sums.examples.tolist()) == (2, [0, 0, 1], [0, 0, 2])

@@ -22,7 +22,7 @@ from convmixer_jax.training import assembly, runner
 from convmixer_jax.training.loop import DivergedError
 from convmixer_jax.training.optimizers import make_optimizer
 from convmixer_jax.training.state import create_state
-from convmixer_jax.training.step import make_train_step
+from tests.training.steps import plain_step
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
@@ -31,27 +31,15 @@ TX = make_optimizer("adamw", decay_mask="all", clip_norm=1.0, b1=0.9, b2=0.999, 
 RATES = np.array([0.01, 0.04, 0.02, 0.01, 0.01], np.float32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """LLVM's optimisations take longer than what is tested here, and change nothing of it."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @functools.cache
 def step_and_state():
     """A train step on images as they are, so that a batch may hold what pixels cannot, and its first state."""
     model = ConvMixer(dim=4, depth=1, patch_size=1, kernel_size=3, num_classes=3)
-    step = make_train_step(
-        model,
-        TX,
-        lambda step: jnp.asarray(RATES)[step],
-        take=lambda data, batch: batch,
-        augment=lambda key, images: images,
-        normalise=lambda images: images,
-        label_smoothing=0.0,
-    )
+    rate, take = (lambda step: jnp.asarray(RATES)[step]), (lambda data, batch: batch)
+    step = plain_step(model, TX, rate, take=take, augment=lambda key, images: images)
     create = functools.partial(create_state, model=model, tx=TX, image_shape=(4, 4, 1))
     return jax.jit(step), jax.jit(create)(np.uint32(0))
 

@@ -17,19 +17,15 @@ from convmixer_jax.training.evaluate import evaluate
 from convmixer_jax.training.mesh import over_data, replicated
 from convmixer_jax.training.optimizers import make_optimizer
 from convmixer_jax.training.state import create_state
-from convmixer_jax.training.step import jit_eval_step, jit_train_step, make_eval_step, make_train_step
+from convmixer_jax.training.step import jit_eval_step, jit_train_step, make_eval_step
+from tests.training.steps import no_gather, plain_step
 
 IMAGES = 64
 UPDATES = 40
 SETTLING = 60  # more updates at rate 0: weights stay, the running statistics reach the batch's to 0.9 ** 60, 0.2 %
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """LLVM's optimisations take longer than what is tested here, and change nothing of it."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def images_at_hand():
@@ -48,17 +44,12 @@ def test_64_images_are_learnt_by_heart(mesh):
     model = ConvMixer(dim=32, depth=2, patch_size=dataset.image_shape[0] // 8, kernel_size=3, num_classes=10)
     tx = make_optimizer("adamw", decay_mask="all", clip_norm=1.0, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0)
     to_input = functools.partial(normalise, mean=dataset.mean, std=dataset.std, dtype="float32")
-    step = make_train_step(
-        model,
-        tx,
-        lambda step: jnp.where(step < UPDATES, 1e-2, 0.0),
-        take=take,
-        augment=make_augment((), {}),
-        normalise=to_input,
-        label_smoothing=0.0,
+    augment = make_augment((), {}, to_input)
+    step = plain_step(model, tx, lambda step: jnp.where(step < UPDATES, 1e-2, 0.0), take=take, augment=augment)
+    train_step = jit_train_step(step, grid, whole)
+    eval_step = jit_eval_step(
+        make_eval_step(model, take=take, normalise=to_input, flip=False, gather=no_gather), grid, whole
     )
-    train_step = jit_train_step(step, grid)
-    eval_step = jit_eval_step(make_eval_step(model, take=take, normalise=to_input), grid)
     source = ResidentInput(examples, whole, split, seed=0, batch_size=IMAGES)
     create = functools.partial(create_state, model=model, tx=tx, image_shape=dataset.image_shape)
     state = jax.jit(create, out_shardings=whole)(np.uint32(0))

@@ -2,34 +2,33 @@
 
 Each run is a process of its own, as a user starts it. Two settings: "whole epochs", where everything happens at the
 end of an epoch, and "mid-epoch", where checkpoints, reports and epochs do not meet and a validation split picks the
-best checkpoint. Runs that nothing depends on go side by side.
+best checkpoint, with all that is drawn or averaged. Runs that nothing depends on go side by side.
 """
 
 import concurrent.futures
-import dataclasses
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+from collections.abc import Iterator
 
-import jax
-import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from convmixer_jax.config import get_base
-from convmixer_jax.runs.checkpoint import Checkpoints
-from convmixer_jax.training.assembly import assemble
-from convmixer_jax.training.resume import restore_state
-
-ROOT = Path(__file__).parents[2]
-# Only what a user has: no virtual devices, which would also change the order of sums.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
-DEADLINE = 120  # seconds: a hang fails instead of holding up everything
+from tests.data.archives import write_noise
+from tests.training.restarts import (
+    ENVIRONMENT,
+    Runs,
+    assert_same,
+    files_of,
+    kill_after_checkpoint,
+    lines,
+    make_runs,
+    newest,
+    result,
+    rows,
+    run,
+    state_bits,
+    stop_by,
+)
 
 # An update takes some 0.1 s or more: the signals that follow a line or a file of the run arrive while most of
 # the updates are still to come, on any machine, since a slower one makes updates slower too.
@@ -52,123 +51,37 @@ WHOLE_EPOCHS = COMMON | {"train_examples": 384, "checkpoint_every_steps": 3}
 # Four updates an epoch, eight in all; checkpoints 3, 6, 8 and the best one, reports 2, 4, 6, 8.
 MID_EPOCH = COMMON | {
     "train_examples": 512,
-    "val_fraction": 0.1,
+    "val_fraction": 0.002,
     "checkpoint_every_steps": 3,
     "report_every_steps": 2,
     "seed": 5,
 }
-
-
-def command(workdir: Path, settings: dict) -> list[str]:
-    flags = [f"--config.{name}={value}" for name, value in settings.items()]
-    config = ROOT / "configs" / "digits.py"
-    return [sys.executable, "-m", "convmixer_jax.main", f"--config={config}", f"--workdir={workdir}", *flags]
-
-
-def run(workdir: Path, settings: dict) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command(workdir, settings),
-        env=ENVIRONMENT,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-
-
-def start(workdir: Path, settings: dict) -> subprocess.Popen:
-    return subprocess.Popen(command(workdir, settings), env=ENVIRONMENT, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-
-
-def kill_after_checkpoint(workdir: Path, settings: dict, step: int) -> None:
-    """Starts the run and kills it once the checkpoint of `step` is complete, which its rename makes it."""
-    process, folder = start(workdir, settings), workdir / "checkpoints" / str(step)
-    give_up = time.monotonic() + DEADLINE
-    while not folder.exists():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < give_up
-        time.sleep(0.001)
-    process.send_signal(signal.SIGSTOP)
-    unfinished = not (workdir / "result.json").exists() and newest(workdir) == step
-    process.kill()
-    process.communicate(timeout=DEADLINE)
-    assert unfinished, "it was stopped too late: nothing would be tested"
-    assert process.returncode == -signal.SIGKILL
-
-
-def stop_by(number: signal.Signals, workdir: Path, settings: dict) -> tuple[int, str]:
-    """Starts the run and sends the signal after its first update; returns its exit code and what it said."""
-    process, said = start(workdir, settings), []
-    assert process.stderr is not None
-    for line in process.stderr:
-        said.append(line)
-        if line.startswith("start-up: "):
-            process.send_signal(number)
-            break
-    rest = process.communicate(timeout=DEADLINE)[1]
-    return process.returncode, "".join(said) + rest
-
-
-def newest(workdir: Path) -> int:
-    # Orbax writes into a folder of another name, with a suffix, until all is there.
-    return max(int(folder.name) for folder in (workdir / "checkpoints").iterdir() if folder.name.isdigit())
-
-
-def lines(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def rows(workdir: Path) -> list[dict]:
-    """The rows of metrics.jsonl without how fast the machine was."""
-    return [{name: value for name, value in row.items() if not name.startswith("perf/")} for row in lines(workdir)]
-
-
-def result(workdir: Path) -> dict:
-    found = json.loads((workdir / "result.json").read_text())
-    return {name: value for name, value in found.items() if "seconds" not in name and name != "images_per_sec"}
-
-
-def config_of(settings: dict) -> ConfigDict:
-    config = get_base()
-    for name, value in settings.items():
-        config.update_from_flattened_dict({name: value})
-    return config
-
-
-def state_bits(workdir: Path, settings: dict, step: int) -> dict[str, tuple[np.dtype, bytes]]:
-    """Every number of a checkpoint: parameters, statistics, optimiser, counts and running sums."""
-    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-    state, _ = restore_state(assemble(config_of(settings)), checkpoints, step)
-    pairs = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
-    return {jax.tree_util.keystr(path): (leaf.dtype, leaf.tobytes()) for path, leaf in pairs}
-
-
-def files_of(workdir: Path) -> dict[str, tuple[bytes, int]]:
-    return {
-        str(path.relative_to(workdir)): (path.read_bytes(), path.stat().st_mtime_ns)
-        for path in workdir.rglob("*")
-        if path.is_file()
-    }
-
-
-@dataclasses.dataclass
-class Runs:
-    """One setting: a run that nothing disturbed, and one that was killed after its checkpoint 3."""
-
-    settings: dict
-    undisturbed: Path
-    killed: Path
-    last: int
-
-
-def make_runs(folder: Path, settings: dict, last: int) -> Runs:
-    runs = Runs(settings, folder / "undisturbed", folder / "killed", last)
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        whole = pool.submit(run, runs.undisturbed, settings)
-        pool.submit(kill_after_checkpoint, runs.killed, settings, 3).result()
-        assert whole.result().returncode == 0, whole.result().stderr
-    return runs
+# With everything that has draws or a state of its own, on images with colours; a small model, since 10,000 images are
+# tested.
+MID_EPOCH |= {
+    "dataset": "cifar10",
+    "model.dim": 16,
+    "model.patch_size": 8,
+    "model.kernel_size": 3,
+    "augment.order": (
+        *("random_resized_crop", "horizontal_flip", "rand_augment", "colour_jitter", "affine", "channel_shift"),
+        *("cutout", "random_erasing"),
+    ),
+    "augment.random_resized_crop.interpolation": "random",
+    "augment.colour_jitter.brightness": 0.2,
+    "augment.colour_jitter.hue": 0.1,
+    "augment.cutout.half_side": 4,
+    "augment.affine.rotation": 10.0,
+    "augment.affine.shift": 0.1,
+    "augment.channel_shift.levels": 20.0,
+    "mixing.mixup_alpha": 0.8,
+    "mixing.cutmix_alpha": 1.0,
+    "model.drop_path": 0.2,
+    "model.head_dropout": 0.2,
+    "accumulate_steps": 2,
+    "ema_decay": 0.9,
+    "eval_flip": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -177,17 +90,12 @@ def whole_epochs(tmp_path_factory) -> Runs:
 
 
 @pytest.fixture(scope="module")
-def mid_epoch(tmp_path_factory) -> Runs:
-    return make_runs(tmp_path_factory.mktemp("mid"), MID_EPOCH, 8)
-
-
-def assert_same(runs: Runs, workdir: Path) -> None:
-    found, wanted = (state_bits(each, runs.settings, runs.last) for each in (workdir, runs.undisturbed))
-    assert found.keys() == wanted.keys()
-    assert [name for name in wanted if found[name] != wanted[name]] == []
-    assert rows(workdir) == rows(runs.undisturbed)
-    assert result(workdir) == result(runs.undisturbed)
-    assert newest(workdir) == newest(runs.undisturbed) == runs.last
+def mid_epoch(tmp_path_factory) -> Iterator[Runs]:
+    data_dir = tmp_path_factory.mktemp("data")
+    write_noise(data_dir)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENVIRONMENT, "CONVMIXER_DATA_DIR", str(data_dir))
+        yield make_runs(tmp_path_factory.mktemp("mid"), MID_EPOCH, 8)
 
 
 def test_the_undisturbed_run_did_something(whole_epochs):
@@ -282,12 +190,22 @@ def test_when_to_write_may_change(mid_epoch, tmp_path):
     ended = run(workdir, mid_epoch.settings | changed)
     assert ended.returncode == 0, ended.stderr
     found, wanted = (state_bits(each, MID_EPOCH, 8) for each in (workdir, mid_epoch.undisturbed))
-    learnt = [name for name in wanted if name.startswith((".params", ".batch_stats", ".opt_state"))]
-    assert len(learnt) > 60
+    learnt = [name for name in wanted if name.startswith((".params", ".batch_stats", ".ema", ".opt_state"))]
+    assert len(learnt) > 90
     assert [name for name in learnt if found[name] != wanted[name]] == []
     # A row at 2 from before the kill; then at 5 and at the end, where both splits are evaluated.
     assert [row["step"] for row in rows(workdir)] == [2, 5, 8, 8, 8]
     assert result(workdir)["top1"] == result(mid_epoch.undisturbed)["top1"]
+
+
+def test_a_streamed_run_that_was_killed_ends_as_the_resident_one(mid_epoch, tmp_path):
+    """Its batches are prepared ahead of time: those of the killed process are lost, and none is skipped for it."""
+    workdir, settings = tmp_path / "streamed", mid_epoch.settings | {"input": "stream"}
+    kill_after_checkpoint(workdir, settings, 3)
+    ended = run(workdir, settings)
+    assert ended.returncode == 0, ended.stderr
+    assert "going on from step 3" in ended.stderr
+    assert_same(mid_epoch, workdir)
 
 
 def test_what_is_computed_may_not_change(mid_epoch):

@@ -73,6 +73,24 @@ def test_triangle_is_the_authors_interpolation(epochs, n):
     np.testing.assert_allclose(rates("triangle", settings), expected, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("epochs, n, offset", [(10, 20, 1.0), (25, 97, 1.0), (100, 9, 1.0), (5, 3, 0.5), (3, 4, 2.5)])
+def test_triangle_with_an_offset_is_so_far_ahead(epochs, n, offset):
+    settings = ScheduleSettings(learning_rate=PEAK, epochs=epochs, steps_per_epoch=n, offset_epochs=offset)
+    done = np.arange(1, epochs * n + 1) / n + offset
+    expected = np.interp(done, [0, epochs * 2 // 5, epochs * 4 // 5, epochs], [0, PEAK, PEAK / 20, 0])
+    rate = rates("triangle", settings)
+    np.testing.assert_allclose(rate, expected, rtol=0, atol=TOLERANCE)
+    np.testing.assert_array_equal(rate == 0, done >= epochs)
+    if offset == 1:
+        assert (rate[-n:] == 0).all(), "the last epoch"
+
+
+@pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"triangle"}))
+def test_other_schedules_know_no_offset(name):
+    ahead = rates(name, dataclasses.replace(SETTINGS, offset_epochs=1.0))
+    np.testing.assert_array_equal(ahead, rates(name, SETTINGS))
+
+
 @pytest.mark.parametrize("total", [1, 2, 3, 4, 5, 10, 100, 333])
 def test_one_cycle_is_torchs(total):
     adamw = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
@@ -138,3 +156,11 @@ def test_an_unknown_name_is_the_users_mistake():
     with pytest.raises(UserError, match=r"config\.schedule\.name is 'linear'") as raised:
         make_schedule("linear", SETTINGS)
     assert all(name in str(raised.value) for name in SCHEDULES)
+
+
+def test_a_schedule_that_is_past_its_end_from_the_start_is_the_users_mistake():
+    settings = ScheduleSettings(learning_rate=1.0, epochs=2, steps_per_epoch=4, offset_epochs=2.0)
+    with pytest.raises(
+        UserError, match=r"config\.schedule\.offset_epochs is 2\.0: it must be below config\.epochs, .* 2"
+    ):
+        make_schedule("triangle", settings)

@@ -15,8 +15,10 @@ from convmixer_jax.data.resident import ResidentInput, take
 from convmixer_jax.models.convmixer import ConvMixer
 from convmixer_jax.training.mesh import over_data, replicated
 from convmixer_jax.training.optimizers import make_optimizer
+from convmixer_jax.training.prepare import smooth_targets
 from convmixer_jax.training.state import create_state
-from convmixer_jax.training.step import jit_train_step, make_eval_step, make_train_step, smooth_targets
+from convmixer_jax.training.step import jit_train_step, make_eval_step
+from tests.training.steps import bits, no_gather, plain_step
 
 DIGITS = DATASETS["digits"]
 NOWHERE = Path("/nonexistent")  # the digits are bundled: their folder is never looked at
@@ -35,12 +37,7 @@ def test_smooth_targets_by_hand(smoothing, on, off):
     np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=0, atol=2e-7)  # four roundings of half an ulp of 1
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """LLVM's optimisations take longer than what is tested here, and change nothing of it."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @functools.cache
@@ -61,17 +58,11 @@ class SmallRun:
     def __init__(self, grid, *, augmentations=(), smoothing=0.0, dtype="float32"):
         self.model = ConvMixer(dim=8, depth=1, patch_size=1, kernel_size=3, num_classes=10, dtype=dtype)
         self.normalise = functools.partial(normalise, mean=DIGITS.mean, std=DIGITS.std, dtype=dtype)
-        step = make_train_step(
-            self.model,
-            TX,
-            optax.constant_schedule(1e-3),
-            take=take,
-            augment=make_augment(augmentations, PAD),
-            normalise=self.normalise,
-            label_smoothing=smoothing,
-        )
-        self.step = jit_train_step(step, grid)
+        augment = make_augment(augmentations, PAD, self.normalise)
+        rate = optax.constant_schedule(1e-3)
+        step = plain_step(self.model, TX, rate, take=take, augment=augment, label_smoothing=smoothing)
         self.whole = replicated(grid)
+        self.step = jit_train_step(step, grid, self.whole)
         self.train = load_split(DIGITS, "train", NOWHERE)
         self.source = ResidentInput(self.train, self.whole, over_data(grid), seed=0, batch_size=32)
 
@@ -109,8 +100,9 @@ def test_the_loss_is_cross_entropy_with_the_soft_targets(mesh, smoothing):
     assert jax.tree.map(float, state.epoch) == jax.tree.map(float, state.report)
 
 
-def bits(tree):
-    return [(leaf.dtype, leaf.tobytes()) for leaf in jax.tree.leaves(jax.device_get(tree))]
+def whole_batch(data, batch):
+    """In the place of what takes examples by their numbers."""
+    return batch
 
 
 def test_augmentation_is_keyed_by_seed_and_step(mesh):
@@ -160,7 +152,9 @@ def test_bfloat16_is_for_the_computation_alone(mesh):
 
     # The loss is made in float32 of the bfloat16 logits: were it bfloat16, it would be on a grid of 2 ** -6 near 2.3.
     sums = jax.eval_shape(
-        make_eval_step(run.model, take=lambda data, batch: batch, normalise=run.normalise),
+        make_eval_step(
+            run.model, take=lambda data, batch: batch, normalise=run.normalise, flip=False, gather=no_gather
+        ),
         state.params,
         state.batch_stats,
         {},

@@ -1,0 +1,81 @@
+"""Whether fields that are sound alone fit each other, the data set and the devices. Each raises UserError."""
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from convmixer_jax.data.datasets import Dataset, split_sizes
+from convmixer_jax.errors import UserError
+
+
+def check_against_dataset(config: ConfigDict, dataset: Dataset) -> None:
+    """Raises UserError for fields that are sound alone but do not fit the data set."""
+    height, width, channels = dataset.image_shape
+    for name in ("mean", "std"):
+        if len(config[name]) not in (0, channels):
+            raise UserError(
+                f"config.{name} is {config[name]!r}: {config.dataset} has {channels} channels; give as many"
+            )
+    if config.model.patch_size > min(height, width):
+        raise UserError(
+            f"config.model.patch_size is {config.model.patch_size}: images of {config.dataset} are {height}x{width} "
+            "pixels; a patch must fit into them"
+        )
+    check_padding(config, height, width)
+    sizes = split_sizes(dataset, config.val_fraction, 0)
+    if config.val_fraction and not ("val" in sizes and sizes["train"]):
+        raise UserError(
+            f"config.val_fraction is {config.val_fraction}: of {dataset.num_examples['train']} training examples that "
+            "leaves none to validate or none to train on; 0.1 is usual, 0 holds nothing out"
+        )
+    available = sizes["train"]
+    if config.train_examples > available:
+        raise UserError(
+            f"config.train_examples is {config.train_examples}: the training split has {available}; 0 takes all"
+        )
+
+
+def check_padding(config: ConfigDict, height: int, width: int) -> None:
+    """Raises UserError where pad_and_crop pads more than an image has."""
+    pad = config.augment.pad_and_crop
+    if "pad_and_crop" not in config.augment.order:
+        return
+    if pad.mode == "reflect" and pad.pixels >= min(height, width):
+        raise UserError(
+            f"config.augment.pad_and_crop.pixels is {pad.pixels}: with mode 'reflect' it must be below the image's "
+            f"side ({min(height, width)})"
+        )
+    if pad.pixels > max(height, width):
+        raise UserError(
+            f"config.augment.pad_and_crop.pixels is {pad.pixels}: it must be at most the image's side, "
+            f"{max(height, width)}"
+        )
+
+
+def check_average(config: ConfigDict) -> None:
+    """Raises UserError where the moving average is to be evaluated but not kept."""
+    if config.eval_params == "ema" and not config.ema_decay:
+        raise UserError(
+            "config.eval_params is 'ema': a run with config.ema_decay 0 keeps no moving average; take 'raw', or train "
+            "with config.ema_decay (0.999, say)"
+        )
+
+
+def check_against_mesh(config: ConfigDict, mesh: Mesh) -> None:
+    """Raises UserError where the batch cannot be split evenly over the devices, micro-batches and pairs."""
+    batch, parts = config.batch_size, config.accumulate_steps
+    if batch % mesh.size:
+        raise UserError(
+            f"config.batch_size is {batch}: it must be a multiple of the {mesh.size} devices; "
+            "change it, or use fewer with config.devices"
+        )
+    if batch % (mesh.size * parts):
+        raise UserError(
+            f"config.accumulate_steps is {parts}: each of the {mesh.size} devices has {batch // mesh.size} examples "
+            f"of a batch of {batch} (config.batch_size); take a divisor of that"
+        )
+    mixes = config.mixing.mixup_alpha or config.mixing.cutmix_alpha
+    if mixes and (batch // mesh.size) % 2:
+        raise UserError(
+            f"config.batch_size is {batch}: mixing pairs the examples of a device, so each of the {mesh.size} needs an "
+            "even number; change it, or set config.mixing.mixup_alpha and cutmix_alpha to 0"
+        )
