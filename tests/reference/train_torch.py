@@ -2,19 +2,23 @@
 
     python -m tests.reference.train_torch --config configs/cifar10_fast.py --config.epochs=5
 
-Takes the flags of convmixer_jax.main. Same initial weights, order of examples, schedule and decay as our run; crops and
-flips are of the same kind but drawn by NumPy. Prints one JSON object with top1, loss, n, images_per_sec, seconds.
+Takes the flags of convmixer_jax.main. Same initial weights, order of examples, schedule and decay as our run; crops,
+flips and torchvision's RandAugment (with Pillow) are of the same kind but drawn by NumPy. Prints one JSON object with
+top1, loss, n, images_per_sec, seconds, and the same of every epoch.
 """
 
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from ml_collections import ConfigDict
+from PIL import Image
 
+from convmixer_jax.benchmarks.pillow_ops import torchvision_style
 from convmixer_jax.command_line import parse
 from convmixer_jax.data.datasets import Examples, load_split
 from convmixer_jax.data.order import batch_indices
@@ -23,7 +27,7 @@ from tests.reference.torch_convmixer import TorchConvMixer, load_variables
 
 
 def augment(images: np.ndarray, config: ConfigDict, draw: np.random.Generator) -> np.ndarray:
-    """Pads, crops and mirrors uint8 [B, H, W, C] as the recipe says; other augmentations are refused."""
+    """Pads, crops, mirrors, and applies RandAugment to uint8 [B, H, W, C] as the recipe says; refuses the others."""
     for name in config.augment.order:
         if name == "pad_and_crop":
             pixels, (_, height, width, _) = config.augment.pad_and_crop.pixels, images.shape
@@ -37,6 +41,10 @@ def augment(images: np.ndarray, config: ConfigDict, draw: np.random.Generator) -
         elif name == "horizontal_flip":
             flip = draw.random(len(images)) < config.augment.horizontal_flip.probability
             images = np.where(flip[:, None, None, None], images[:, :, ::-1], images)
+        elif name == "rand_augment" and config.augment.rand_augment.tables == "torchvision":
+            num_ops, magnitude = config.augment.rand_augment.num_ops, int(config.augment.rand_augment.magnitude)
+            changed = [torchvision_style(draw, Image.fromarray(image), num_ops, magnitude) for image in images]
+            images = np.stack([np.asarray(image) for image in changed])
         else:
             raise SystemExit(f"{name} has no counterpart here")
     return images
@@ -68,12 +76,20 @@ def make_optimizer(model: TorchConvMixer, config: ConfigDict) -> torch.optim.Ada
     return torch.optim.AdamW(groups, lr=1.0, betas=betas, eps=config.optimizer.eps)
 
 
-def train(model: TorchConvMixer, experiment: Experiment, examples: Examples) -> float:
-    """Makes all updates of the recipe; returns their wall seconds."""
+def train(
+    model: TorchConvMixer,
+    experiment: Experiment,
+    examples: Examples,
+    after_epoch: Callable[[float], None] | None = None,
+) -> float:
+    """Makes all updates of the recipe; returns their wall seconds.
+
+    after_epoch: is given the epoch's mean training loss; its time is not counted.
+    """
     config, draw = experiment.config, np.random.default_rng(experiment.config.seed)
     optimizer = make_optimizer(model, config)
     model.train()
-    began = time.monotonic()
+    began, losses = time.monotonic(), []
     for step in range(experiment.total_steps):
         for group in optimizer.param_groups:
             group["lr"] = float(experiment.schedule(step))
@@ -87,6 +103,12 @@ def train(model: TorchConvMixer, experiment: Experiment, examples: Examples) -> 
         if config.optimizer.clip_norm:
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
         optimizer.step()
+        losses.append(loss.item())
+        if (step + 1) % experiment.steps_per_epoch == 0 and after_epoch:
+            paused = time.monotonic()
+            after_epoch(float(np.mean(losses)))
+            model.train()
+            began, losses = began + time.monotonic() - paused, []
         if (step + 1) % config.report_every_steps == 0:
             pace = (step + 1) * config.batch_size / (time.monotonic() - began)
             print(f"step {step + 1}/{experiment.total_steps}  loss {loss:.4f}  {pace:.0f} images/s", file=sys.stderr)
@@ -114,9 +136,15 @@ def main(argv: list[str]) -> dict[str, Any]:
     experiment = assemble(config)
     fractions = (config.val_fraction, config.train_examples)
     examples = load_split(experiment.dataset, "train", arguments.data_dir, *fractions)
-    model = make_model(experiment)
-    seconds = train(model, experiment, examples)
-    result = evaluate(model, experiment, load_split(experiment.dataset, "test", arguments.data_dir, *fractions))
+    test = load_split(experiment.dataset, "test", arguments.data_dir, *fractions)
+    model, epochs = make_model(experiment), []
+
+    def after_epoch(train_loss: float) -> None:
+        epochs.append({"train_loss": train_loss} | evaluate(model, experiment, test))
+        print(f"epoch {len(epochs)}  {epochs[-1]}", file=sys.stderr)
+
+    seconds = train(model, experiment, examples, after_epoch)
+    result = {name: epochs[-1][name] for name in ("n", "top1", "loss")} | {"epochs": epochs}
     images = experiment.total_steps * config.batch_size
     result |= {"images_per_sec": images / seconds, "seconds": seconds, "threads": torch.get_num_threads()}
     print(json.dumps(result))

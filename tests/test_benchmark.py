@@ -1,0 +1,179 @@
+"""The benchmark measures what it says, and its Pillow side does what it is put beside."""
+
+import json
+import re
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from convmixer_jax import benchmark
+from convmixer_jax.augment.operations import OPERATIONS
+from convmixer_jax.benchmarks import augmentation
+from convmixer_jax.benchmarks.augmentation import operation_values, photographs, rows_of
+from convmixer_jax.benchmarks.pillow_pool import PillowPool, draw_box, has_counterpart
+from convmixer_jax.benchmarks.timing import Timing, measure_together
+from convmixer_jax.config import get_base
+from convmixer_jax.training.assembly import assemble
+from tests.commands import ROOT
+
+FAST = ["--config", str(ROOT / "configs/cifar10_fast.py")]
+
+
+def test_a_call_is_timed_by_its_median():
+    waits = iter([0.0, 0.5, 0.01, 0.01, 0.01])  # the first does not count; one outlier is no matter
+    timing = measure_together({"wait": lambda: time.sleep(next(waits))}, repetitions=4)["wait"]
+    assert 0.01 <= timing.median < 0.1
+    assert 0.01 <= timing.low <= timing.median <= timing.high
+    assert Timing(0.5, 0.4, 0.625).rate(10) == 20
+    assert Timing(0.5, 0.4, 0.625).rate_quartiles(10) == (16, 25)
+
+
+def test_calls_are_timed_in_turn():
+    order: list[str] = []
+    measure_together({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repetitions=3)
+    assert "".join(order) == "abababab"
+
+
+def test_photographs_are_real_and_enough():
+    found = photographs(600, 32, 32)
+    assert (found.shape, found.dtype) == ((600, 32, 32, 3), np.uint8)
+    assert len(np.unique(found[:500], axis=0)) > 450
+    assert photographs(3, 224, 200).shape == (3, 224, 200, 3)
+
+
+def test_every_operation_has_a_value():
+    assert set(operation_values(32, 32)) == set(OPERATIONS)
+
+
+def test_the_pool_does_what_the_recipe_says():
+    images = photographs(10, 32, 32)
+    crop = ("pad_and_crop", {"pixels": 2, "mode": "zero"})
+    resized = ("random_resized_crop", {"scale": (0.5, 1.0), "ratio": (0.75, 1.3), "interpolation": "random"})
+    jitter = ("colour_jitter", {"brightness": 0.2, "contrast": 0.0, "saturation": 0.3, "hue": 0.0, "probability": 1.0})
+    with PillowPool(images, workers=2) as pool:
+        mirrored = pool.run([("horizontal_flip", {"probability": 1.0})])
+        np.testing.assert_array_equal(mirrored, images[:, :, ::-1].astype(np.float32) / 255)
+        inverted = pool.run([("op:invert", {"value": 0.0})])
+        np.testing.assert_array_equal(inverted, (255 - images).astype(np.float32) / 255)
+        changed = pool.run([crop, resized, jitter])
+        assert changed.shape == images.shape
+        assert (np.abs(changed * 255 - images).max(axis=(1, 2, 3)) > 1).all()
+        np.testing.assert_array_equal(changed, pool.run([crop, resized, jitter]))
+        assert (pool.run([crop], seed=1) != pool.run([crop], seed=2)).any()
+        normalised = pool.run([], statistics=((0.5, 0.4, 0.3), (0.5, 0.25, 0.2)))
+        expected = (images / 255 - (0.5, 0.4, 0.3)) / (0.5, 0.25, 0.2)
+        np.testing.assert_allclose(normalised, expected, atol=1e-6)
+
+
+def test_pillows_boxes_are_torchvisions():
+    rng = np.random.default_rng(0)
+    # Of 40 x 20 pixels, the whole area as a square does not fit: the largest square in the centre.
+    assert draw_box(rng, 40, 20, (1.0, 1.0), (1.0, 1.0)) == (10, 0, 30, 20)
+    assert draw_box(rng, 20, 40, (1.0, 1.0), (1.0, 1.0)) == (0, 10, 20, 30)
+    # Twice the area never fits; the image's own ratio is allowed.
+    assert draw_box(rng, 40, 20, (2.0, 2.0), (0.5, 2.0)) == (0, 0, 40, 20)
+    # Where about half of the tries do not fit, none of them is cut to size, which would leave less than half the area.
+    boxes = np.array([draw_box(rng, 32, 32, (0.5, 1.0), (0.5, 2.0)) for _ in range(300)])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    assert (boxes >= 0).all()
+    assert (boxes <= 32).all()
+    assert sides.prod(axis=1).min() >= 0.48 * 1024  # but for the rounding of the sides
+    assert len(np.unique(boxes[:, 0])) > 5
+
+
+def test_a_crop_sees_nothing_beside_its_box():
+    places: dict[str, Any] = {"scale": (0.25, 0.25), "ratio": (1.0, 1.0), "interpolation": "bicubic"}
+    # As the pool's worker draws it for its first image.
+    left, top, right, bottom = draw_box(np.random.default_rng([0, 0]), 32, 32, places["scale"], places["ratio"])
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    images[:, top:bottom, left:right] = 255
+    with PillowPool(images, workers=1) as pool:
+        assert (pool.run([("random_resized_crop", places)]) == 1).all()
+
+
+@pytest.mark.parametrize("name, settings, expected", [
+    ("rand_augment", {"tables": "torchvision", "interpolation": "default", "fill": ()}, True),
+    ("rand_augment", {"tables": "torchvision", "interpolation": "nearest", "fill": (0, 0, 0)}, True),
+    ("rand_augment", {"tables": "torchvision", "interpolation": "bilinear", "fill": ()}, False),
+    ("rand_augment", {"tables": "torchvision", "interpolation": "default", "fill": (0, 9, 0)}, False),
+    ("rand_augment", {"tables": "timm", "interpolation": "nearest", "fill": ()}, False),
+    ("pad_and_crop", {"mode": "zero"}, True),
+    ("pad_and_crop", {"mode": "reflect"}, False),
+    ("random_resized_crop", {"interpolation": "bicubic"}, True),
+    ("colour_jitter", {"hue": 0.0}, True),
+    ("colour_jitter", {"hue": 0.1}, False),
+    ("random_erasing", {}, False),
+])  # fmt: skip
+def test_what_has_no_counterpart_is_not_compared(name, settings, expected):
+    assert has_counterpart(name, settings) is expected
+
+
+def test_the_table(capsys, elsewhere, monkeypatch):
+    monkeypatch.setattr(augmentation, "operation_values", lambda *sides: {"invert": 0.0})
+    small = ["--batch", "8", "--workers", "1", "--config.batch_size=8", "--config.compilation_cache=False", "--json"]
+    assert benchmark.main(["augment", *FAST, *small, "--config.mixing.mixup_alpha=1.0", "--config.devices=1"]) == 0
+    *table, closing, last = capsys.readouterr().out.splitlines()
+    assert closing.startswith("Single operations do not add up")
+    rows = json.loads(last)["rows"]
+    names = [row["name"].strip() for row in rows]
+    mixed = "all, normalised and mixed"
+    assert names == ["all, normalised", mixed, "horizontal_flip", "rand_augment", "invert"]
+    assert len(table) == 1 + len(rows)
+    assert table[0].split() == ["images/s", "ours", "quartiles", "Pillow", "x1", "quartiles", "ratio"]
+    for line, row in zip(table[1:], rows, strict=True):
+        assert line.startswith(row["name"])
+        low, high = row["ours"]["quartiles"]
+        assert 0 < low <= row["ours"]["median"] <= high
+        assert f"{row['ours']['median']:,.0f}" in line
+        assert f"{low:,.0f} - {high:,.0f}" in line
+        if row["name"] == mixed:
+            assert row["pillow"] is row["ratio"] is None
+            assert line.split()[-3:] == ["-", "-", "-"]
+        else:
+            assert row["ratio"] == pytest.approx(row["ours"]["median"] / row["pillow"]["median"])
+
+
+class FakePool(PillowPool):
+    """One that is never run."""
+
+    def __init__(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_what_is_timed_is_worked_out_from_arguments(monkeypatch, alpha):
+    # What follows from constants alone is computed while the program is compiled, and would cost nothing.
+    def count_arguments(function, *arguments):
+        main = next(line for line in jax.jit(function).lower(*arguments).as_text().splitlines() if "@main(" in line)
+        return len(re.findall(r"%arg\d+:", main))  # those that are used
+
+    monkeypatch.setattr(augmentation, "on_device", count_arguments)
+    config = get_base()
+    config.devices, config.model.dim, config.model.depth = 1, 4, 1
+    config.augment.order, config.mixing.mixup_alpha = ("horizontal_flip",), alpha
+    counts = {name: ours for name, (ours, _) in rows_of(assemble(config), photographs(4, 32, 32), FakePool()).items()}
+    assert counts.pop("horizontal_flip") == counts.pop("all, normalised") == 2  # key, images
+    # seed, step, images, labels; there only where the recipe mixes
+    assert counts.pop("all, normalised and mixed", None) == (4 if alpha else None)
+    assert {name.strip() for name in counts} == set(OPERATIONS)
+    assert (counts["  rotate"], counts["  cutout"], counts["  brightness"]) == (3, 3, 3)  # images, kind, value
+
+
+def test_mistakes_are_told_in_one_line(capsys, elsewhere):
+    digits = ["--config", str(ROOT / "configs/digits.py")]
+    for arguments, told in (
+        (["augment", *digits], "config.dataset is 'digits'"),
+        (["augment"], "--config is missing"),
+        (["augment", *FAST, "--batch", "0"], "'0' is no positive whole number"),
+        (["nosuch", *FAST], "invalid choice: 'nosuch'"),
+        ([], "required: benchmark"),
+    ):
+        assert benchmark.main(arguments) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert told in err
