@@ -28,7 +28,7 @@ cifar10: $(VENV)/run.stamp ## train and evaluate on CIFAR-10 with the fast recip
 	$(PY) -m convmixer_jax.main --config configs/cifar10_fast.py $(ARGS)
 
 test: lint ## check style and types, then run the tests and report coverage
-	$(PY) -m pytest --cov=convmixer_jax --cov-report=term $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile --cov=convmixer_jax --cov-report=term $(ARGS)
 
 lint: $(VENV)/test.stamp ## check style and types only
 	$(PY) -m ruff check

@@ -10,7 +10,11 @@ import pytest
 
 from convmixer_jax.command_line import parse
 from convmixer_jax.data.datasets import DATASETS
+from convmixer_jax.data.examples import Examples
+from convmixer_jax.data.resident import ResidentEvaluation
 from convmixer_jax.data.sources.cifar import load_cifar10
+from convmixer_jax.errors import UserError
+from convmixer_jax.main import main
 from tests.commands import CIFAR, DIGITS, SMALL, record_of
 from tests.data.archives import SPEC, archive_bytes, spec_with, write_archive, write_python_folder
 
@@ -24,7 +28,9 @@ def small_cifar(monkeypatch):
     spec = spec_with(urls=("http://127.0.0.1:9/cifar-10-python.tar.gz",))
     sizes = {split: spec.num_examples(split) for split in spec.files}
     row = dataclasses.replace(
-        DATASETS["cifar10"], load=lambda data_dir, split: load_cifar10(data_dir, split, spec), num_examples=sizes
+        DATASETS["cifar10"],
+        load=lambda data_dir, split: Examples(*load_cifar10(data_dir, split, spec)),
+        num_examples=sizes,
     )
     monkeypatch.setitem(DATASETS, "cifar10", row)
 
@@ -97,3 +103,21 @@ def test_the_data_of_the_run_were_others(refused, tmp_path, small_cifar):
     line = refused(*CIFAR, *SMALL, "--data_dir=data", "--workdir=run")
     assert "--workdir run was trained on other data (SHA-256 000000000000..., now " in line
     assert "give the --data_dir it began with, or use another --workdir" in line
+
+
+def test_updates_are_kept_where_an_image_cannot_be_read(tmp_path, elsewhere, monkeypatch, capsys):
+    arguments = ["main", *DIGITS, *SMALL, "--config.epochs=1", "--workdir=run"]
+
+    def unreadable(source):
+        raise UserError("val_7.JPEG is damaged")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResidentEvaluation, "batches", unreadable)
+        assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert "saved step 22 before stopping" in err
+    assert err.endswith("error: val_7.JPEG is damaged\n")
+    assert main(arguments) == 0
+    assert "going on from step 22" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run/result.json").read_text())["step"] == 22

@@ -85,6 +85,22 @@ ARGUMENTS = {
         ["--config.batch_size=60", "--config.devices=8"],
         ["config.batch_size is 60", "a multiple of the 8 devices", "config.devices"],
     ),
+    "micro-batches not even": (
+        ["--config.accumulate_steps=3", "--config.devices=8"],
+        ["config.accumulate_steps is 3", "each of the 8 devices has 8 examples", "a divisor of that"],
+    ),
+    "split over too many": (
+        ["--config.fsdp_devices=3", "--config.devices=8"],
+        ["config.fsdp_devices is 3", "must divide the 8 devices", "1 is always"],
+    ),
+    "pairs not even": (
+        ["--config.batch_size=56", "--config.devices=8", "--config.mixing.cutmix_alpha=1"],
+        ["config.batch_size is 56", "each of the 8 needs an even number", "config.mixing.mixup_alpha"],
+    ),
+    "no average to evaluate": (
+        ["--config.eval_params=ema"],
+        ["config.eval_params is 'ema'", "train with config.ema_decay", "'raw'"],
+    ),
     "too many devices": (["--config.devices=99"], ["config.devices is 99: there are 8", "0 takes all"]),
     "subset above the data": (["--config.train_examples=1438"], ["config.train_examples is 1438", "0 takes all"]),
     "nothing left to train on": (["--config.val_fraction=0.9999"], ["config.val_fraction is 0.9999", "0"]),

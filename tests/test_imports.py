@@ -17,7 +17,9 @@ PACKAGE = ROOT / "convmixer_jax"
 MAY_IMPORT = {
     # Below everything.
     "errors": (),
-    "config": ("errors",),
+    "config": (),
+    "config_rules": ("config", "errors"),
+    "config_record": ("config",),
     # The rooms know nothing of each other.
     "models": ("errors",),
     "augment": ("errors",),
@@ -25,43 +27,54 @@ MAY_IMPORT = {
     "runs": ("errors",),
     # The leaves of training know neither the rooms nor, but for the sums in the state, each other.
     "training.mesh": ("errors",),
+    "training.checks": ("data.datasets", "errors"),
     "training.schedules": ("errors",),
     "training.optimizers": ("errors",),
     "training.metrics": (),
-    "training.state": ("training.metrics",),
+    "training.state": ("training.mesh", "training.metrics"),
+    "training.prepare": ("training.state",),
+    "training.update": ("training.schedules", "training.state"),
     # The steps join the leaves; model, augmentation and data come as arguments.
-    "training.step": ("training.mesh", "training.metrics", "training.schedules", "training.state"),
-    "training.evaluate": ("data.resident", "training.metrics", "training.step"),
+    "training.step": (
+        "training.mesh", "training.metrics", "training.prepare", "training.schedules", "training.state",
+        "training.update",
+    ),
+    "training.evaluate": ("data.inputs", "training.metrics", "training.state", "training.step"),
     # From the config to plain values: every room but the one that writes files.
     "training.assembly": (
-        "config", "errors", "models", "augment", "data",
-        "training.mesh", "training.optimizers", "training.schedules", "training.state", "training.step",
+        "config", "config_rules", "errors", "models", "augment", "data", "training.checks", "training.mesh",
+        "training.optimizers", "training.prepare", "training.schedules", "training.state", "training.step",
+        "training.update",
     ),
     # Above it.
     "training.result": ("runs", "training.assembly"),
-    "training.resume": ("config", "errors", "runs", "training.assembly", "training.state"),
+    "training.resume": ("config", "config_record", "errors", "runs", "training.assembly", "training.state"),
     "training.loop": (
-        "config", "errors", "data", "runs",
-        "training.assembly", "training.evaluate", "training.mesh", "training.metrics", "training.state",
+        "config_record", "errors", "data", "runs", "training.assembly", "training.evaluate", "training.mesh",
+        "training.metrics", "training.state",
     ),
-    "training.runner": ("config", "errors", "data", "runs", "training"),
-    "command_line": ("config", "errors"),
+    "training.runner": ("config", "config_record", "errors", "data", "runs", "training"),
+    # Beside everything: nothing imports them.
+    "benchmarks": ("augment", "errors", "training.assembly"),
+    "benchmark": ("benchmarks", "command_line", "errors", "main"),
+    "command_line": ("config", "config_rules", "errors"),
     "main": ("command_line", "errors", "runs.clock", "runs.progress", "runs.signals", "training.runner"),
 }  # fmt: skip
 
 # Packages that only these files may import, late or not.
 ONLY_IN = {
     "ml_collections": (
-        "config", "command_line", "training.assembly", "training.loop", "training.resume", "training.runner",
+        "config", "config_record", "config_rules", "command_line", "training.assembly", "training.checks",
+        "training.loop", "training.resume", "training.runner", "benchmarks.augmentation",
     ),
     "absl": ("command_line",),
     "orbax": ("runs.checkpoint",),
     "tensorboard": ("runs.events",),
-    "tqdm": ("runs.progress", "data.sources.download"),
-    "PIL": ("runs.events", "runs.pictures"),
-    "sklearn": ("data.sources.digits",),
+    "tqdm": ("runs.progress", "data.sources.download", "data.host_batches"),
+    "PIL": ("runs.events", "runs.pictures", "benchmarks"),
+    "sklearn": ("data.sources.digits", "benchmarks.augmentation"),
     "tensorflow_datasets": ("data.sources.tfds_directory",),
-    "tensorflow": (),
+    "tensorflow": ("data.tensorflow_cpu",),
     "torch": (),
     "torchvision": (),
 }  # fmt: skip
@@ -141,7 +154,7 @@ PLANTED = {
     "step to model": ("training.step", "import convmixer_jax.models.convmixer", "models.convmixer"),
     "assembly to runs": ("training.assembly", "from convmixer_jax.runs import files", "runs.files"),
     "loop to runner": ("training.loop", "from convmixer_jax.training import runner", "training.runner"),
-    "errors to config": ("errors", "from convmixer_jax.config import check", "config.check"),
+    "errors to config": ("errors", "from convmixer_jax.config import get_base", "config.get_base"),
     "anything to main": ("training.runner", "from convmixer_jax.main import parse", "main.parse"),
     "orbax in the loop": ("training.loop", "def f():\n    import orbax.checkpoint as ocp", "orbax.checkpoint"),
     "config dict in a leaf": ("training.step", "from ml_collections import ConfigDict", "ml_collections.ConfigDict"),

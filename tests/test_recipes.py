@@ -11,9 +11,12 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
+from convmixer_jax.augment.mixing import make_mix
 from convmixer_jax.augment.pipeline import AUGMENTATIONS
 from convmixer_jax.command_line import parse
-from convmixer_jax.config import RESUME_MAY_CHANGE, RULES, check, flatten, get_base
+from convmixer_jax.config import flatten, get_base
+from convmixer_jax.config_record import RESUME_MAY_CHANGE
+from convmixer_jax.config_rules import RULES, check
 from convmixer_jax.models.variants import make_model
 from convmixer_jax.training.assembly import assemble
 from convmixer_jax.training.optimizers import OPTIMIZERS, make_optimizer
@@ -22,7 +25,17 @@ ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "configs").rglob("*.py"))
 
 # Trainable parameters, counted in the paper's table and by timm, or by hand from the formula.
-PARAMETERS = {"cifar10": 706_570, "cifar10_fast": 594_186, "digits": 21_130}
+PARAMETERS = {
+    "cifar10": 706_570,
+    "cifar10_fast": 594_186,
+    "cifar10_fast_100": 594_186,
+    "digits": 21_130,
+    "report_a": 706_570,
+    "report_b": 594_186,
+    "report_c": 103_434,
+    "report_c_early": 103_434,
+    "report_d": 559_114,
+}
 
 
 def load(path: Path) -> ConfigDict:
@@ -101,7 +114,8 @@ def test_every_field_has_a_rule_and_every_rule_a_field():
 GROUPS: dict[str, list[Callable]] = {
     "model": [make_model],
     "optimizer": [make_optimizer, *OPTIMIZERS.values()],
-    **{f"augment.{name}": [row] for name, row in AUGMENTATIONS.items()},
+    "mixing": [make_mix],
+    **{f"augment.{name}": [row.apply] for name, row in AUGMENTATIONS.items()},
 }
 
 
@@ -146,5 +160,9 @@ def test_the_groups_that_are_handed_on_whole_are_those():
     calls = [node for source in SOURCES.values() for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     starred = [ast.unparse(keyword.value) for call in calls for keyword in call.keywords if keyword.arg is None]
     as_dicts = [ast.unparse(call.func) for call in calls if ast.unparse(call.func).endswith("config.augment.to_dict")]
-    assert sorted(name for name in starred if ".config." in f".{name}") == ["config.model", "config.optimizer"]
+    assert sorted(name for name in starred if ".config." in f".{name}") == [
+        "config.mixing",
+        "config.model",
+        "config.optimizer",
+    ]
     assert as_dicts == ["config.augment.to_dict"]
