@@ -3,6 +3,7 @@
 Starts the process, calls one function, and turns what comes back into an exit code.
 """
 
+import contextlib
 import errno
 import os
 import signal
@@ -94,6 +95,7 @@ if __name__ == "__main__":
     if code == ExitCode.STOPPED:
         # A compilation that the signal cut short may go on in other threads: they crash in an interpreter that ends.
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(OSError):  # whoever reads it may have gone
+                stream.flush()
         os._exit(code)
     sys.exit(code)
