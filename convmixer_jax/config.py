@@ -28,6 +28,8 @@ def model_fields() -> ConfigDict:
     model.norm_epsilon = 1e-5  # added to the variance, PyTorch's; Keras: 1e-3
     model.drop_path = 0.0  # stochastic depth: share of residual branches left out in the last block; linear in depth
     model.head_dropout = 0.0  # share of the pooled features set to zero before the classifier
+    model.ops = "auto"  # how it is computed, a row of OPS: auto (the quickest here), reference, channel_major, ...
+    model.remat = False  # keep one map per block for the backward pass, compute the others again; a CPU gains nothing
     return model
 
 
@@ -135,6 +137,7 @@ def get_base() -> ConfigDict:
     config.dtype = "float32"  # of the computation: float32, bfloat16; parameters, statistics, loss stay float32
     config.devices = 0  # devices to use, the first ones found; 0 = all
     config.fsdp_devices = 1  # devices that split parameters and optimiser state among them; divides the devices
+    config.steps_per_dispatch = 0  # updates at most in one call of the devices; 0 = as many as take under a second
     config.accumulate_steps = 1  # micro-batches per update, to save memory (of accelerators); BatchNorm sees one each
 
     config.model = model_fields()

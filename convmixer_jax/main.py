@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from convmixer_jax.command_line import CACHE, Arguments, help_text, home_expanded, parse
 from convmixer_jax.errors import ExitCode, UserError
+from convmixer_jax.runs.allocator import keep_freed_memory
 from convmixer_jax.runs.clock import Timeline
 from convmixer_jax.runs.progress import nowhere
 from convmixer_jax.runs.signals import SIGNALS, Interrupted, StopRequest
@@ -26,10 +27,10 @@ def start_jax(compilation_cache: bool) -> None:
         # Not at the top: a mistake on the command line, and --help, are answered before JAX is imported.
         import jax
 
+        from convmixer_jax.runs.programs import keep_programs
+
         if compilation_cache:
-            # Before any array is made: JAX looks at this only once.
-            folder = home_expanded(CACHE / "compiled", "the compilation cache")
-            jax.config.update("jax_compilation_cache_dir", str(folder))
+            keep_programs(home_expanded(CACHE / "compiled", "the compilation cache"))
         jax.devices()
     except (RuntimeError, ValueError, AssertionError) as error:
         asked = {name: value for name, value in os.environ.items() if name.startswith(("JAX_", "XLA_"))}
@@ -41,6 +42,8 @@ def start_jax(compilation_cache: bool) -> None:
 
 def run(arguments: Arguments, stop: StopRequest, timeline: Timeline) -> ExitCode:
     """Does what is asked for."""
+    # Not in start_jax: a benchmark gives the same allocator to all that it compares.
+    keep_freed_memory()
     start_jax(arguments.config.compilation_cache)
     from convmixer_jax.training import runner
 
@@ -92,8 +95,8 @@ if __name__ == "__main__":
     code = main()
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)  # all is done and saved: too late to change the exit code
-    if code == ExitCode.STOPPED:
-        # A compilation that the signal cut short may go on in other threads: they crash in an interpreter that ends.
+    if code != ExitCode.DONE:
+        # A compilation may go on in other threads: an interpreter that ends waits for them, or they crash in it.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):  # whoever reads it may have gone
                 stream.flush()

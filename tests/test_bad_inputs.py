@@ -55,6 +55,14 @@ ARGUMENTS = {
     "variant": (["--config.model.variant=convmixr"], ["config.model.variant is 'convmixr' (did you mean convmixer?)"]),
     "activation": (["--config.model.activation=tanh"], ["config.model.activation is 'tanh'", "one of gelu, relu"]),
     "initializer": (["--config.model.initializer=he"], ["config.model.initializer is 'he'", "pytorch, lecun_normal"]),
+    "operations": (
+        ["--config.model.ops=channel_mayor"],
+        ["config.model.ops is 'channel_mayor' (did you mean channel_major?)", "auto, reference"],
+    ),
+    "operations of another platform": (
+        ["--config.model.ops=pallas"],
+        ["config.model.ops is 'pallas'", "this platform is cpu", "take 'auto' or 'reference'"],
+    ),
     "optimizer": (["--config.optimizer.name=sgd"], ["config.optimizer.name is 'sgd'", "choose one of adamw"]),
     "decay mask": (["--config.optimizer.decay_mask=no"], ["config.optimizer.decay_mask is 'no'", "all, kernels"]),
     "schedule": (["--config.schedule.name=cosin"], ["config.schedule.name is 'cosin' (did you mean cosine?)"]),
@@ -105,6 +113,10 @@ ARGUMENTS = {
     "subset above the data": (["--config.train_examples=1438"], ["config.train_examples is 1438", "0 takes all"]),
     "nothing left to train on": (["--config.val_fraction=0.9999"], ["config.val_fraction is 0.9999", "0"]),
     "patch above the image": (["--config.model.patch_size=9"], ["config.model.patch_size is 9", "8x8", "must fit"]),
+    "kernel above the map": (
+        ["--config.model.kernel_size=16"],
+        ["config.model.kernel_size is 16", "8x8", "beyond a kernel of 15", "config.model.patch_size"],
+    ),
     "mean of three channels": (["--config.mean=(.5, .5, .5)"], ["config.mean is (0.5, 0.5, 0.5)", "1 channel"]),
     "std of three channels": (["--config.std=(.5, .5, .5)"], ["config.std is (0.5, 0.5, 0.5)", "1 channel"]),
     "reflected beyond the image": (
@@ -125,6 +137,14 @@ def test_a_bad_argument(refused, tmp_path, arguments, words):
     line = refused(*DIGITS, *SMALL, *arguments)
     assert [word for word in words if word not in line] == [], line
     assert list(tmp_path.iterdir()) == []  # nothing was begun
+
+
+def test_memory_that_will_not_fit(refused, monkeypatch, tmp_path):
+    monkeypatch.setattr(runner, "memory_limit", lambda devices: 1000)
+    line = refused(*DIGITS, *SMALL)
+    assert "config.batch_size is 64: an update needs" in line
+    assert "there are 0.00 GB" in line
+    assert not list(tmp_path.rglob("metrics.jsonl"))  # refused before the first update
 
 
 CONFIG_FLAGS = {

@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "config_rules": ("config", "errors"),
     "config_record": ("config",),
     # The rooms know nothing of each other.
-    "models": ("errors",),
+    "models": ("errors", "ops"),
+    "ops": ("errors",),
     "augment": ("errors",),
     "data": ("errors",),
     "runs": ("errors",),
@@ -39,26 +40,38 @@ MAY_IMPORT = {
         "training.mesh", "training.metrics", "training.prepare", "training.schedules", "training.state",
         "training.update",
     ),
+    "training.dispatch": ("data.inputs", "data.placing", "training.mesh", "training.state", "training.step"),
+    "training.pace": (),
+    "training.capacity": ("errors", "runs.memory"),
     "training.evaluate": ("data.inputs", "training.metrics", "training.state", "training.step"),
     # From the config to plain values: every room but the one that writes files.
     "training.assembly": (
-        "config", "config_rules", "errors", "models", "augment", "data", "training.checks", "training.mesh",
-        "training.optimizers", "training.prepare", "training.schedules", "training.state", "training.step",
-        "training.update",
+        "config", "config_rules", "errors", "models", "ops", "augment", "data", "training.checks", "training.dispatch",
+        "training.mesh", "training.optimizers", "training.prepare", "training.schedules", "training.state",
+        "training.step", "training.update",
     ),
     # Above it.
+    "training.program": ("runs", "training.assembly", "training.capacity"),
     "training.result": ("runs", "training.assembly"),
     "training.resume": ("config", "config_record", "errors", "runs", "training.assembly", "training.state"),
+    "training.reports": ("runs", "training.metrics"),
     "training.loop": (
-        "config_record", "errors", "data", "runs", "training.assembly", "training.evaluate", "training.mesh",
-        "training.metrics", "training.state",
+        "config_record", "errors", "data", "runs", "training.assembly", "training.dispatch", "training.evaluate",
+        "training.mesh", "training.metrics", "training.pace", "training.reports", "training.state",
     ),
     "training.runner": ("config", "config_record", "errors", "data", "runs", "training"),
     # Beside everything: nothing imports them.
-    "benchmarks": ("augment", "errors", "training.assembly"),
-    "benchmark": ("benchmarks", "command_line", "errors", "main"),
+    "benchmarks": ("augment", "data", "errors", "main", "ops", "runs.provenance", "training"),
+    "benchmarks.speed": ("benchmarks", "config", "errors"),
+    "benchmarks.scaling": ("benchmarks", "config", "errors"),
+    "benchmarks.operations": ("benchmarks", "config", "config_rules", "data.datasets", "errors", "ops.choice"),
+    "benchmarks.tpu": ("benchmarks", "config", "data", "errors", "ops", "runs.provenance", "training"),
+    "benchmark": ("benchmarks", "command_line", "config_rules", "errors", "main", "ops.choice"),
     "command_line": ("config", "config_rules", "errors"),
-    "main": ("command_line", "errors", "runs.clock", "runs.progress", "runs.signals", "training.runner"),
+    "main": (
+        "command_line", "errors", "runs.allocator", "runs.clock", "runs.programs", "runs.progress", "runs.signals",
+        "training.runner",
+    ),
 }  # fmt: skip
 
 # Packages that only these files may import, late or not.
@@ -66,6 +79,8 @@ ONLY_IN = {
     "ml_collections": (
         "config", "config_record", "config_rules", "command_line", "training.assembly", "training.checks",
         "training.loop", "training.resume", "training.runner", "benchmarks.augmentation",
+        "benchmarks.ours", "benchmarks.scaling", "benchmarks.speed", "benchmarks.torch_side",
+        "benchmarks.operations", "benchmarks.tpu",
     ),
     "absl": ("command_line",),
     "orbax": ("runs.checkpoint",),
@@ -75,7 +90,8 @@ ONLY_IN = {
     "sklearn": ("data.sources.digits", "benchmarks.augmentation"),
     "tensorflow_datasets": ("data.sources.tfds_directory",),
     "tensorflow": ("data.tensorflow_cpu",),
-    "torch": (),
+    "torch": ("benchmarks.torch_model", "benchmarks.torch_side"),
+    "matplotlib": ("benchmarks.scaling",),
     "torchvision": (),
 }  # fmt: skip
 

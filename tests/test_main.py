@@ -160,11 +160,18 @@ def test_the_result_is_of_the_last_step_on_the_test_split(run):
     assert result["seconds"] >= 2 * result["seconds_per_epoch"] > 0
     assert result["images_per_sec"] == pytest.approx(200 / result["seconds_per_epoch"])
     assert len(result["per_class_top1"]) == 10
+    assert 1e8 < result["peak_host_bytes"] < 1e10
+    assert result["peak_device_bytes"] is None  # the CPU does not count
 
 
 def test_what_a_person_reads(run):
     assert run.stdout == ""
+    assert "operations: channel_major\n" in run.stderr
     assert "digits: 200 training images, 20 updates of 20 on 1 x cpu, from fresh weights" in run.stderr
+    program = (
+        "program of the updates: newly compiled in .* s, the cache of compiled programs is off; memory on each device: "
+    )
+    assert re.search(rf"^{program}0\.\d\d GB of \d+\.\d\d GB, 0\.\d\d GB state", run.stderr, re.MULTILINE)
     assert re.search(r"^start-up: imports .* = \d+\.\d s$", run.stderr, re.MULTILINE)
     assert len(re.findall(r"^step \d+/20  epoch .* images/s  \d:\d\d:\d\d left$", run.stderr, re.MULTILINE)) == 3
     assert run.stderr.splitlines()[-1].startswith("finished: test top1 ")

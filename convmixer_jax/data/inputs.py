@@ -3,6 +3,7 @@
     path = lookup(INPUTS, "resident", "config.input")
     source = path.train(examples, replicated, over_data, seed, batch_size)
     state, watch = train_step(state, seed, source.data, source.batch(n))       # the step calls path.take
+    path.stack(source, n, count=3, capacity=8)    # batches n to n + 2 in one, where path.stack is not None
 
 Every path gives the same examples in the same order for a seed, so a run may change over when it is resumed.
 """
@@ -43,15 +44,26 @@ class EvalInput(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class InputPath:
-    """train, evaluation: (examples, replicated, over_data, ...) to an input. take: (data, batch) to examples."""
+    """train, evaluation: (examples, replicated, over_data, ...) to an input. take: (data, batch) to examples.
+
+    stack: (source, step, count, capacity) to the batches from `step` on, every leaf with a first axis [capacity, ...]
+    of which the first `count` are filled; None where batches are too large to be sent several at a time.
+    """
 
     train: Callable[..., TrainInput]
     evaluation: Callable[..., EvalInput]
     take: Callable[[Batch, Batch], Batch]
     abstract: Abstract
+    stack: Callable[..., Batch] | None
 
 
 INPUTS: dict[str, InputPath] = {
-    "resident": InputPath(resident.ResidentInput, resident.ResidentEvaluation, resident.take, resident.abstract_inputs),
-    "stream": InputPath(stream.StreamInput, stream.StreamEvaluation, stream.take, stream.abstract_inputs),
+    "resident": InputPath(
+        resident.ResidentInput,
+        resident.ResidentEvaluation,
+        resident.take,
+        resident.abstract_inputs,
+        stack=resident.ResidentInput.batches,
+    ),
+    "stream": InputPath(stream.StreamInput, stream.StreamEvaluation, stream.take, stream.abstract_inputs, stack=None),
 }

@@ -2,10 +2,15 @@
 
 import jax
 import numpy as np
-from jax.sharding import Sharding
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 Batch = dict[str, jax.Array]
 Shapes = dict[str, jax.ShapeDtypeStruct]
+
+
+def stacked(sharding: NamedSharding) -> NamedSharding:
+    """Returns the layout of arrays laid out by `sharding` one after the other on a new first axis."""
+    return NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
 
 
 def put(array: np.ndarray, sharding: Sharding) -> jax.Array:

@@ -3,8 +3,9 @@
     source = ResidentInput(examples, replicated, over_data, seed=0, batch_size=64)
     step_fn(state, source.data, source.batch(n))      # and in the step: resident.take(data, batch)
 
-Only the indices of a batch travel to the devices in each step. A streaming input has the same three parts (`data`,
-`batch`, `take`): there `data` is empty, `batch` holds the images themselves and `take` hands them through.
+Only the indices of a batch travel to the devices in each step, so that those of several can go together (`batches`).
+A streaming input has the same three parts (`data`, `batch`, `take`): there `data` is empty, `batch` holds the images
+themselves and `take` hands them through.
 TensorFlow is imported only where the examples are image files, which are decoded once, at the start.
 """
 
@@ -13,12 +14,12 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Sharding
+from jax.sharding import NamedSharding, Sharding
 
 from convmixer_jax.data.examples import Examples, ImageFiles
 from convmixer_jax.data.host_batches import in_memory
 from convmixer_jax.data.order import batch_indices, padded_indices
-from convmixer_jax.data.placing import Batch, Shapes, put
+from convmixer_jax.data.placing import Batch, Shapes, put, stacked
 
 
 def take(data: Batch, batch: Batch) -> Batch:
@@ -54,14 +55,29 @@ class ResidentInput(ResidentSplit):
     """Training batches: `batch(n)` is {index int32 [B]}, a function of seed, n, batch size and data set alone."""
 
     def __init__(
-        self, examples: Examples | ImageFiles, replicated: Sharding, over_data: Sharding, seed: int, batch_size: int
+        self,
+        examples: Examples | ImageFiles,
+        replicated: Sharding,
+        over_data: NamedSharding,
+        seed: int,
+        batch_size: int,
     ):
         super().__init__(examples, replicated, over_data)
         self.seed, self.batch_size = seed, batch_size
+        self.stacked = stacked(over_data)
 
     def batch(self, step: int) -> Batch:
         """Returns batch `step`, counted from 0 over the whole run."""
-        return {"index": put(batch_indices(self.seed, step, self.batch_size, self.num_examples), self.over_data)}
+        return {"index": put(self._indices(step), self.over_data)}
+
+    def batches(self, step: int, count: int, capacity: int) -> Batch:
+        """Returns the `count` batches from `step` on as {index int32 [capacity, B]}; the rows after them are 0."""
+        index = np.zeros((capacity, self.batch_size), np.int32)
+        index[:count] = [self._indices(step + n) for n in range(count)]
+        return {"index": put(index, self.stacked)}
+
+    def _indices(self, step: int) -> np.ndarray:
+        return batch_indices(self.seed, step, self.batch_size, self.num_examples)
 
     def close(self) -> None:
         """Does nothing: nothing works in the background."""

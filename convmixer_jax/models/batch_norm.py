@@ -11,6 +11,17 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 
+def updated_statistics(
+    running_mean: jax.Array, running_var: jax.Array, mean: jax.Array, var: jax.Array, count: int, momentum: float
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the running statistics after a batch with these biased moments of `count` values; all [C].
+
+    momentum: PyTorch's, the weight of the new ones. Like PyTorch's, the running variance is unbiased.
+    """
+    unbiased = var * (count / max(count - 1, 1))
+    return running_mean + momentum * (mean - running_mean), running_var + momentum * (unbiased - running_var)
+
+
 class BatchNorm(nn.Module):
     """Normalises [B, ..., C] over every axis but the last, then scales and shifts each channel.
 
@@ -40,9 +51,9 @@ class BatchNorm(nn.Module):
             var = jnp.square(x - mean).mean(axes)
             if not self.is_initializing():
                 count = x.size // x.shape[-1]
-                unbiased = var * (count / max(count - 1, 1))
-                running_mean.value += self.momentum * (mean - running_mean.value)
-                running_var.value += self.momentum * (unbiased - running_var.value)
+                running_mean.value, running_var.value = updated_statistics(
+                    running_mean.value, running_var.value, mean, var, count, self.momentum
+                )
         else:
             mean, var = running_mean.value, running_var.value
         normalised = (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias

@@ -1,7 +1,7 @@
 """What a person sees of a run: a progress bar on a terminal, a line per report elsewhere.
 
     with Progress(total_steps, start_step, batch_size) as progress:
-        progress.advance()
+        progress.advance(1)
 
 Everything goes to standard error; standard output is for results.
 """
@@ -54,10 +54,10 @@ class Progress:
             disable=not self._terminal,
         )
 
-    def advance(self) -> None:
-        """Counts one update."""
-        self.step += 1
-        self._bar.update(self.batch_size)
+    def advance(self, updates: int) -> None:
+        """Counts updates."""
+        self.step += updates
+        self._bar.update(updates * self.batch_size)
 
     def time_left(self) -> str:
         """Returns the time to the last update at the pace so far, as h:mm:ss."""

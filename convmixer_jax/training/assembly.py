@@ -22,7 +22,9 @@ from convmixer_jax.data.datasets import DATASETS, Dataset, split_sizes
 from convmixer_jax.data.inputs import INPUTS, InputPath
 from convmixer_jax.errors import UserError, lookup
 from convmixer_jax.models.variants import make_model
+from convmixer_jax.ops.choice import Case, choose, compiler_options
 from convmixer_jax.training.checks import check_against_dataset, check_against_mesh, check_average
+from convmixer_jax.training.dispatch import DispatchPlan, abstract_batches, jit_dispatch, plan_dispatches
 from convmixer_jax.training.mesh import make_gather, make_mesh, over_data, replicated
 from convmixer_jax.training.optimizers import make_optimizer
 from convmixer_jax.training.prepare import Prepare, make_prepare
@@ -37,7 +39,7 @@ class Experiment:
     """A run before its data: plain values, the model and its compiled-once steps.
 
     sizes: examples per split. abstract_state: shapes and shardings of the TrainState. eval_batch_size: a multiple of
-    the number of devices.
+    the number of devices. train_step: one update; dispatch: several, as `plan` says.
     """
 
     config: ConfigDict
@@ -50,8 +52,10 @@ class Experiment:
     schedule: Schedule
     inputs: InputPath
     prepare: Prepare
+    plan: DispatchPlan
     init_state: jax.stages.Wrapped
     train_step: jax.stages.Wrapped
+    dispatch: jax.stages.Wrapped
     eval_step: jax.stages.Wrapped
     abstract_state: TrainState
 
@@ -124,6 +128,25 @@ def channel_statistics(config: ConfigDict, dataset: Dataset) -> tuple[tuple[floa
     return config.mean or dataset.mean, config.std or dataset.std
 
 
+def platform_of(mesh: Mesh) -> str:
+    """Returns cpu, gpu or tpu."""
+    platform: str = mesh.devices.flat[0].platform
+    return platform
+
+
+def choose_ops(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> tuple[str, str | None]:
+    """Returns the operations that run, a row of OPS, and why not those asked for, or None."""
+    model = config.model
+    height, width, _ = dataset.image_shape
+    map_size = (height // model.patch_size, width // model.patch_size)
+    return choose(model.ops, Case(platform_of(mesh), config.dtype, model.kernel_size, map_size, model.dim))
+
+
+def loops_well(ops: str, platform: str) -> bool:
+    """Whether an update is as fast inside of a loop as outside; XLA's CPU backend has no quick convolutions there."""
+    return platform != "cpu" or ops == "channel_major"
+
+
 def assemble_steps(
     config: ConfigDict,
     dataset: Dataset,
@@ -132,25 +155,33 @@ def assemble_steps(
     schedule: Schedule,
     prepare: Prepare,
     to_input: Normalise,
+    steps_per_epoch: int,
 ) -> dict[str, Any]:
-    """Returns the fields of Experiment that hold the model: init_state, train_step, eval_step, abstract_state."""
-    model = make_model(num_classes=dataset.num_classes, dtype=config.dtype, **config.model)
+    """Returns the fields of Experiment that hold the model: its states, its steps and how they are dispatched."""
+    ops, _ = choose_ops(config, dataset, mesh)
+    settings_of_model = config.model.to_dict() | {"ops": ops, "mesh": mesh}
+    model = make_model(num_classes=dataset.num_classes, dtype=config.dtype, **settings_of_model)
     tx = make_optimizer(**config.optimizer)
     create = functools.partial(
         create_state, model=model, tx=tx, image_shape=dataset.image_shape, with_ema=config.ema_decay > 0
     )
     abstract, layout = abstract_state(create, mesh)
     gather = make_gather(mesh, layout.params)
-    # XLA's CPU backend has no quick convolutions inside of a loop: 30 times slower. Elsewhere a loop saves memory.
-    unroll = mesh.devices.flat[0].platform == "cpu"
-    settings = UpdateSettings(config.accumulate_steps, config.ema_decay, config.l2, unroll)
+    in_loops = loops_well(ops, platform_of(mesh))
+    settings = UpdateSettings(config.accumulate_steps, config.ema_decay, config.l2, unroll=not in_loops)
     update = make_update(model, tx, schedule, settings, gather)
     train_step = make_train_step(update, schedule, take=inputs.take, prepare=prepare)
     eval_step = make_eval_step(model, take=inputs.take, normalise=to_input, flip=config.eval_flip, gather=gather)
+    plan = plan_dispatches(
+        config.steps_per_dispatch, steps_per_epoch, stacks=inputs.stack is not None, loops_well=in_loops
+    )
+    options = compiler_options(ops, platform_of(mesh))
     return {
+        "plan": plan,
         "init_state": jax.jit(create, out_shardings=layout),
-        "train_step": jit_train_step(train_step, mesh, layout),
-        "eval_step": jit_eval_step(eval_step, mesh, layout.params),
+        "train_step": jit_train_step(train_step, mesh, layout, options),
+        "dispatch": jit_dispatch(train_step, plan, mesh, layout, config.max_skipped_steps, options),
+        "eval_step": jit_eval_step(eval_step, mesh, layout.params, options),
         "abstract_state": abstract,
     }
 
@@ -181,7 +212,7 @@ def assemble(config: ConfigDict, training: bool = True) -> Experiment:
         schedule=schedule,
         inputs=inputs,
         prepare=prepare,
-        **assemble_steps(config, dataset, mesh, inputs, schedule, prepare, to_input),
+        **assemble_steps(config, dataset, mesh, inputs, schedule, prepare, to_input, steps_per_epoch),
     )
     if training:
         check_against_mesh(config, mesh)
@@ -208,10 +239,17 @@ def abstract_inputs(experiment: Experiment) -> tuple[Any, Any, Any]:
     return jax.ShapeDtypeStruct((), np.uint32, sharding=whole), data, batch
 
 
+def abstract_arguments(experiment: Experiment) -> tuple[Any, ...]:
+    """Returns all arguments of a dispatch as jax.ShapeDtypeStruct leaves with their shardings."""
+    seed, data, batch = abstract_inputs(experiment)
+    count = jax.ShapeDtypeStruct((), np.int32, sharding=replicated(experiment.mesh))
+    return experiment.abstract_state, seed, data, abstract_batches(batch, experiment.plan), count
+
+
 def check_shapes(experiment: Experiment) -> None:
-    """Traces a whole train step without computing it: what does not fit together fails here, before data is read."""
+    """Traces a whole dispatch without computing it: what does not fit together fails here, before data is read."""
     before = experiment.abstract_state
-    after, _ = jax.eval_shape(experiment.train_step, before, *abstract_inputs(experiment))
+    after, _ = jax.eval_shape(experiment.dispatch, *abstract_arguments(experiment))
     kinds = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state) for state in (before, after)]
     if kinds[0] != kinds[1]:
-        raise RuntimeError("a train step changes the shape or dtype of its state")
+        raise RuntimeError("a dispatch changes the shape or dtype of its state")

@@ -20,6 +20,7 @@ def check_against_dataset(config: ConfigDict, dataset: Dataset) -> None:
             f"config.model.patch_size is {config.model.patch_size}: images of {config.dataset} are {height}x{width} "
             "pixels; a patch must fit into them"
         )
+    check_kernel(config, height // config.model.patch_size, width // config.model.patch_size)
     check_padding(config, height, width)
     sizes = split_sizes(dataset, config.val_fraction, 0)
     if config.val_fraction and not ("val" in sizes and sizes["train"]):
@@ -31,6 +32,18 @@ def check_against_dataset(config: ConfigDict, dataset: Dataset) -> None:
     if config.train_examples > available:
         raise UserError(
             f"config.train_examples is {config.train_examples}: the training split has {available}; 0 takes all"
+        )
+
+
+def check_kernel(config: ConfigDict, height: int, width: int) -> None:
+    """Raises UserError where weights of the depthwise kernel would never meet the map [height, width] of patches."""
+    # A kernel on the map's one corner reaches the opposite one with this size; larger ones see nothing but padding.
+    largest = 2 * max(height, width) - 1
+    if config.model.kernel_size > largest:
+        raise UserError(
+            f"config.model.kernel_size is {config.model.kernel_size}: patches of {config.model.patch_size} pixels make "
+            f"a map of {height}x{width} from {config.dataset}, so that weights beyond a kernel of {largest} would only "
+            "ever meet padding; take a smaller one, or a smaller config.model.patch_size"
         )
 
 

@@ -1,11 +1,13 @@
 """The training loop: what happens after which update.
 
-A step number counts completed updates (skipped ones included): report, evaluation and checkpoint n all describe the
-state after n updates. After update n the order is: report, evaluate, save, then look whether a signal asks to stop.
-Metrics are fetched late, so that the device never waits for the host.
+Updates go to the devices several at a time, never past one after which something is due. A step number counts
+completed updates (skipped ones included): report, evaluation and checkpoint n all describe the state after n updates.
+After update n the order is: report, evaluate, save, then look whether a signal asks to stop. Metrics are fetched late,
+so that the device never waits for the host.
 """
 
 import collections
+import dataclasses
 from typing import Any
 
 import jax
@@ -22,17 +24,33 @@ from convmixer_jax.runs.metrics_log import MetricsLog
 from convmixer_jax.runs.progress import Progress
 from convmixer_jax.runs.signals import StopRequest
 from convmixer_jax.training.assembly import Experiment
+from convmixer_jax.training.dispatch import next_batches
 from convmixer_jax.training.evaluate import evaluate_state
 from convmixer_jax.training.mesh import replicated
 from convmixer_jax.training.metrics import TrainSums
+from convmixer_jax.training.pace import Pace, updates_until_due
+from convmixer_jax.training.reports import Reports
 from convmixer_jax.training.state import TrainState, to_tree
 
-# Updates that may be under way at once: one runs while the next is handed over, and no more pile up.
+# Dispatches that may be under way at once: one runs while the next is handed over, and no more pile up.
 IN_FLIGHT = 2
 
 
 class DivergedError(RuntimeError):
     """Too many updates in a row had a non-finite loss or gradient."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sent:
+    """A dispatch that is to be looked at when it has ended: `updates` up to `step`.
+
+    watch: as the train step returns it. sums: those of the report that is due after it, if one is.
+    """
+
+    step: int
+    updates: int
+    watch: dict[str, jax.Array]
+    sums: TrainSums | None
 
 
 class Loop:
@@ -41,7 +59,7 @@ class Loop:
     def __init__(
         self,
         experiment: Experiment,
-        train_step: jax.stages.Compiled,
+        program: jax.stages.Compiled,
         state: TrainState,
         source: TrainInput,
         evaluations: dict[str, EvalInput],
@@ -56,21 +74,31 @@ class Loop:
     ):
         """Takes everything ready.
 
-        evaluations: by split, the one evaluated while training first. log: None on all processes but the first.
-        history: what a checkpoint's meta carries of the run so far: train_top1 (of the last whole epoch) and best.
+        program: the experiment's dispatch. evaluations: by split, the one evaluated while training first. log: None on
+        all processes but the first. history: what a checkpoint's meta carries of the run so far: train_top1 (of the
+        last whole epoch) and best.
         """
         self.experiment, self.config = experiment, experiment.config
-        self.train_step, self.state, self.source, self.evaluations = train_step, state, source, evaluations
+        self.program, self.state, self.source, self.evaluations = program, state, source, evaluations
         self.checkpoints, self.log, self.progress, self.clock, self.stop = checkpoints, log, progress, clock, stop
         self.timeline = timeline
         self.train_top1: float | None = history.get("train_top1")
         self.best: dict[str, Any] | None = history.get("best")
         self.results: dict[str, dict[str, Any]] = {}  # the newest evaluation of each split
-        self.step = self._reported_step = int(state.step)
+        self.step = int(state.step)
+        self.reports = Reports(
+            log,
+            progress,
+            clock,
+            batch_size=self.config.batch_size,
+            steps_per_epoch=experiment.steps_per_epoch,
+            step=self.step,
+        )
+        self.pace = Pace(experiment.plan.capacity, measured=self.config.steps_per_dispatch == 0)
+        self._updates_at_once = self.pace.wanted
         self._told_failures: set[int] = set()
         self._epoch_sums: TrainSums | None = None
-        self._pending: collections.deque[tuple[dict[str, Any], TrainSums, jax.Array]] = collections.deque()
-        self._watched: collections.deque[dict[str, jax.Array]] = collections.deque()
+        self._sent: collections.deque[Sent] = collections.deque()
 
     @property
     def done(self) -> bool:
@@ -96,8 +124,6 @@ class Loop:
             if self._should_stop():
                 return self._stop()
             self._update()
-            if self.step % self.config.report_every_steps == 0 or self.done:
-                self._report()
             val_top1 = self._end_epoch() if self.step % self.experiment.steps_per_epoch == 0 else None
             is_best = val_top1 is not None and self.best is not None and self.best["step"] == self.step
             if self.step % self.config.checkpoint_every_steps == 0 or self.done or is_best:
@@ -114,36 +140,56 @@ class Loop:
             self.progress.say(f"saved step {self.step} before stopping")
 
     def _should_stop(self) -> bool:
-        """Whether a signal has come; several processes agree on it, at reports, or they would wait for each other."""
+        """Whether a signal has come.
+
+        Several processes agree on it, and on the updates of a dispatch, or they would wait for each other. They do so
+        at reports: it makes them wait for their devices.
+        """
         if jax.process_count() == 1:
+            self._updates_at_once = self.pace.wanted
             return self.stop.requested
-        at_report = self.step % self.config.report_every_steps == 0
-        return at_report and bool(multihost_utils.process_allgather(np.asarray(self.stop.requested)).any())
+        if self.step % self.config.report_every_steps:
+            return False
+        stop, wanted = multihost_utils.process_allgather(np.asarray([self.stop.requested, self.pace.wanted])).T
+        self._updates_at_once = int(wanted.min())
+        return bool(stop.any())
 
     def _update(self) -> None:
-        """Makes the next update; waits only for earlier ones."""
+        """Hands the next updates to the devices; waits only for earlier ones."""
+        experiment, config = self.experiment, self.config
+        due = config.report_every_steps, config.checkpoint_every_steps, experiment.steps_per_epoch
+        count = min(self._updates_at_once, updates_until_due(self.step, experiment.total_steps, *due))
         with self.clock.waiting_for_input():
-            batch = self.source.batch(self.step)
-        seed = np.uint32(self.config.seed)
-        self.state, watch = self.train_step(self.state, seed, self.source.data, batch)
-        if "first update" not in self.timeline.parts:
+            batches = next_batches(experiment.inputs, self.source, self.step, count, experiment.plan)
+        seed = np.uint32(config.seed)
+        self.state, watch = self.program(self.state, seed, self.source.data, batches, np.int32(count))
+        self.step += count
+        self._sent.append(Sent(self.step, count, watch, self._take_report()))
+        first = "first update" not in self.timeline.parts
+        if first:
             jax.block_until_ready(watch)
             self.timeline.mark("first update")
             self.progress.say(f"start-up: {self.timeline}")
-        self.step += 1
-        self._look_late(watch)
-        self.progress.advance()
+        self._look_late(0 if first else IN_FLIGHT)
+        self.progress.advance(count)
 
-    def _look_late(self, watch: dict[str, jax.Array]) -> None:
-        """Waits for the update before the last and stops the run where too many in a row were skipped."""
-        self._watched.append(watch)
-        if len(self._watched) <= IN_FLIGHT:
-            return
-        seen = jax.device_get(self._watched.popleft())
-        if seen["skipped_in_a_row"] >= self.config.max_skipped_steps:
-            self._write_reports()
+    def _look_late(self, unseen: int) -> None:
+        """Waits until so many dispatches are left to look at; writes the reports of the others.
+
+        Stops the run where too many updates in a row were skipped.
+        """
+        diverged = None
+        while len(self._sent) > unseen:
+            sent = self._sent.popleft()
+            seen = jax.device_get(sent.watch)
+            self.pace.completed(sent.updates, self.clock.step_seconds)
+            if sent.sums is not None:
+                self.reports.write(sent.step, sent.sums, float(seen["learning_rate"]))
+            if diverged is None and seen["skipped_in_a_row"] >= self.config.max_skipped_steps:
+                diverged, unseen = seen, 0
+        if diverged is not None:
             self.checkpoints.confirm()
-            raise DivergedError(self._divergence(int(seen["step"]), int(seen["skipped_in_a_row"])))
+            raise DivergedError(self._divergence(int(diverged["step"]), int(diverged["skipped_in_a_row"])))
 
     def _divergence(self, step: int, skipped: int) -> str:
         # A checkpoint made within this row of skipped updates holds weights that no update can be made from.
@@ -159,40 +205,18 @@ class Loop:
         whole = replicated(self.experiment.mesh)
         return jax.tree.map(lambda leaf: put(np.zeros(leaf.shape, leaf.dtype), whole), sums)
 
-    def _report(self) -> None:
-        """Takes the sums out of the state and queues their row; writes the row before, which is surely ready."""
+    def _take_report(self) -> TrainSums | None:
+        """Takes the sums out of the state where a report is due."""
+        if self.step % self.config.report_every_steps and not self.done:
+            return None
         sums = self.state.report
         self.state = self.state.replace(report=self._zeros_like(sums))
-        seconds, waited = self.clock.lap()
-        images = self.config.batch_size * (self.step - self._reported_step)
-        self._reported_step = self.step
-        row = {
-            "step": self.step,
-            "epoch": self.step / self.experiment.steps_per_epoch,
-            "perf/images_per_sec": images / seconds,
-            "perf/input_wait": waited / seconds,
-        }
-        self._write_reports()
-        self._pending.append((row, sums, self._watched[-1]["learning_rate"]))
-
-    def _write_reports(self) -> None:
-        """Writes the queued rows; waits for their updates."""
-        while self._pending:
-            row, sums, rate = self._pending.popleft()
-            row |= sums.means() | {"schedule/learning_rate": float(rate)}
-            if self.log:
-                self.log.write(row)
-            self.progress.report(row)
-            if row["train/skipped_updates"]:
-                self.progress.say(
-                    f"warning: {row['train/skipped_updates']} updates up to step {row['step']} were skipped: "
-                    "their loss or gradient was not finite"
-                )
+        return sums
 
     def _settle(self) -> None:
         """Waits for all updates, so that a pause which follows holds none of their time, and writes their rows."""
+        self._look_late(0)
         jax.block_until_ready(self.state)
-        self._write_reports()
 
     def _end_epoch(self) -> float | None:
         """Takes the epoch's sums; evaluates where it is due. Returns the validation top-1 where there is one."""
@@ -204,7 +228,7 @@ class Loop:
         self._settle()
         with self.clock.pause():
             for split in self.evaluations if self.done else [self.experiment.eval_split]:
-                self._log_evaluation(split)
+                self.reports.write_evaluation(self.step, split, self.evaluate(split))
         if self.experiment.eval_split == "test":
             return None
         val_top1 = self.results["val"]["top1"]
@@ -219,18 +243,6 @@ class Loop:
             experiment.eval_step, self.state, self.config.eval_params, source, experiment.sizes[split]
         )
         return self.results[split]
-
-    def _log_evaluation(self, split: str) -> None:
-        result = self.evaluate(split)
-        row = {"step": self.step, "epoch": self.step / self.experiment.steps_per_epoch, "eval/split": split}
-        scores = {name: value for name, value in result.items() if name != "per_class"}
-        row |= {f"eval/{name}": value for name, value in scores.items()}
-        if self.log:
-            self.log.write(row)
-        self.progress.say(
-            f"step {self.step}  epoch {row['epoch']:.0f}  {split} split, {result['n']} images: "
-            + "  ".join(f"{name} {value:.4f}" for name, value in scores.items() if name != "n")
-        )
 
     def meta(self) -> dict[str, Any]:
         """Returns what a checkpoint carries beside its arrays: step, config digest, history and seconds."""

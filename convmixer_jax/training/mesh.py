@@ -6,7 +6,7 @@ many devices (fully sharded data parallelism, arXiv 1910.02054 and 2304.11277): 
 and each device keeps its part of the gradient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,15 +20,19 @@ DATA_AXIS, FSDP_AXIS = "data", "fsdp"
 def make_mesh(devices: int = 0, fsdp_devices: int = 1) -> Mesh:
     """Returns a mesh [data, fsdp] over the first `devices` devices of all processes; 0 takes all.
 
-    Raises UserError where there are fewer, where a process would be left without a device, or where `fsdp_devices`
-    does not divide them.
+    Raises UserError where there are fewer, where a process would be left without a device, and as `mesh_over` does.
     """
     available = jax.device_count()
     if devices > available:
         raise UserError(f"config.devices is {devices}: there are {available}; 0 takes all of them")
     if jax.process_count() > 1 and devices not in (0, available):
         raise UserError(f"config.devices is {devices}: with several processes it must be 0 (all {available})")
-    used = devices or available
+    return mesh_over(jax.devices()[: devices or available], fsdp_devices)
+
+
+def mesh_over(devices: Sequence[jax.Device], fsdp_devices: int) -> Mesh:
+    """Returns a mesh [data, fsdp] over these devices; raises UserError where `fsdp_devices` does not divide them."""
+    used = len(devices)
     if used % fsdp_devices:
         raise UserError(f"config.fsdp_devices is {fsdp_devices}: it must divide the {used} devices in use; 1 is always")
     # Auto: the compiler places what is not said. The default, Explicit, wants a sharding on every gather.
@@ -36,7 +40,7 @@ def make_mesh(devices: int = 0, fsdp_devices: int = 1) -> Mesh:
         (used // fsdp_devices, fsdp_devices),
         (DATA_AXIS, FSDP_AXIS),
         axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=jax.devices()[:used],
+        devices=devices,
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from convmixer_jax.runs.files import to_json
+from convmixer_jax.runs.memory import device_peak_bytes, host_peak_bytes
 from convmixer_jax.training.assembly import Experiment
 
 
@@ -15,6 +16,7 @@ def make_result(
     top1_flip, top1_raw or top1_ema where they were asked for.
     train_top1 is of the last whole epoch's updates, on augmented images. `seconds` are wall seconds of all starts;
     `seconds_per_epoch` and `images_per_sec` are of the updates alone, without compilation, evaluation and saving.
+    `peak_host_bytes` and `peak_device_bytes` (of one device; None where it does not count) are of this process.
     """
     epochs = step / experiment.steps_per_epoch
     result = {
@@ -27,6 +29,8 @@ def make_result(
         "seconds": meta["seconds"],
         "seconds_per_epoch": meta["step_seconds"] / epochs,
         "images_per_sec": step * experiment.config.batch_size / meta["step_seconds"],
+        "peak_host_bytes": host_peak_bytes(),
+        "peak_device_bytes": device_peak_bytes(),
         "per_class_top1": dict(zip(experiment.dataset.class_names, evaluated["per_class"], strict=True)),
     }
     if meta["best"] is not None:

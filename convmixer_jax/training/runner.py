@@ -25,14 +25,17 @@ from convmixer_jax.runs import files
 from convmixer_jax.runs.checkpoint import Checkpoints
 from convmixer_jax.runs.clock import RunClock, Timeline
 from convmixer_jax.runs.lock import WorkdirLock
+from convmixer_jax.runs.memory import gigabytes, memory_limit
 from convmixer_jax.runs.metrics_log import MetricsLog
 from convmixer_jax.runs.pictures import image_grid, load_picture, save_picture
 from convmixer_jax.runs.progress import Progress, tell
 from convmixer_jax.runs.signals import StopRequest
-from convmixer_jax.training.assembly import Experiment, abstract_inputs, assemble, channel_statistics
+from convmixer_jax.training.assembly import Experiment, assemble, channel_statistics, choose_ops
+from convmixer_jax.training.capacity import memory_mistakes
 from convmixer_jax.training.evaluate import evaluate_state
 from convmixer_jax.training.loop import Loop
 from convmixer_jax.training.mesh import over_data, replicated
+from convmixer_jax.training.program import memory_request, start_compiling
 from convmixer_jax.training.result import make_result
 from convmixer_jax.training.resume import (
     check_same_data,
@@ -149,16 +152,19 @@ def finish(experiment: Experiment, loop: Loop, workdir: Path) -> bool:
         return False
     say(
         f"finished: test top1 {tested['top1']:.4f}, top5 {tested['top5']:.4f}, loss {tested['loss']:.4f} on "
-        f"{tested['n']} images after {result['epochs']:g} epochs ({result['images_per_sec']:.0f} images/s); "
+        f"{tested['n']} images after {result['epochs']:g} epochs ({result['images_per_sec']:.0f} images/s; at most "
+        f"{gigabytes(result['peak_device_bytes'] or result['peak_host_bytes'])} of memory); "
         f"result, curves and checkpoints are in {workdir}"
     )
     return True
 
 
 def describe_run(experiment: Experiment, start: int) -> str:
-    """Returns the line that opens the training."""
+    """Returns the lines that open the training."""
     config = experiment.config
+    ops, why = choose_ops(config, experiment.dataset, experiment.mesh)
     return (
+        f"operations: {ops}{f' ({why})' if why else ''}\n"
         f"{config.dataset}: {experiment.sizes['train']} training images, {experiment.total_steps} updates of "
         f"{config.batch_size} on {experiment.mesh.size} x {jax.devices()[0].device_kind}, "
         + (f"going on from step {start}" if start else "from fresh weights")
@@ -176,16 +182,15 @@ def make_updates(
     workdir: Path,
     inputs: Inputs,
     start: tuple[TrainState, dict[str, Any]],
+    program: jax.stages.Compiled,
     *,
     checkpoints: Checkpoints,
     clock: RunClock,
     stop: StopRequest,
     timeline: Timeline,
 ) -> tuple[Loop, ExitCode]:
-    """Compiles the step and runs the loop from the state and meta `start`; returns it with what it ended with."""
+    """Runs the loop from the state and meta `start`; returns it with what it ended with."""
     state, meta = start
-    train_step = experiment.train_step.lower(experiment.abstract_state, *abstract_inputs(experiment)).compile()
-    timeline.mark("compilation")
     step = int(state.step)
     say(describe_run(experiment, step))
     seen = first_images(experiment, inputs.source) if lacks_picture(workdir) else None
@@ -197,7 +202,7 @@ def make_updates(
         progress = cleanup.enter_context(Progress(experiment.total_steps, step, size, is_lead()))
         loop = Loop(
             experiment,
-            train_step,
+            program,
             state,
             inputs.source,
             inputs.evaluations,
@@ -220,13 +225,17 @@ def train(config: ConfigDict, workdir: Path, data_dir: Path, stop: StopRequest, 
     record = check_same_run(workdir, config, RESUME_MAY_CHANGE)
     if is_finished(experiment, workdir):
         return ExitCode.DONE
+    # Of the host's memory it is what is left now, before data and state, which the program counts as its own.
+    limit, request = memory_limit(list(experiment.mesh.devices.flat)), memory_request(experiment)
     with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(memory_mistakes(request))
         if is_lead():
             cleanup.enter_context(WorkdirLock(workdir))
         checkpoints = cleanup.enter_context(
             contextlib.closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints))
         )
         timeline.mark("assembly")
+        compiling = cleanup.enter_context(start_compiling(experiment, limit, request))
         inputs = load_inputs(experiment, data_dir)
         cleanup.callback(inputs.source.close)
         check_same_data(workdir, record, inputs.digest)
@@ -235,12 +244,16 @@ def train(config: ConfigDict, workdir: Path, data_dir: Path, stop: StopRequest, 
         clock.add_earlier(meta.get("seconds", 0.0), meta.get("step_seconds", 0.0))
         write_record(workdir, config, record, inputs.digest)
         timeline.mark("weights")
+        program, told = compiling.result()
         say(parameter_overview.get_parameter_overview(experiment.abstract_state.params, include_stats=False))
+        say(told)
+        timeline.mark("compilation")
         loop, code = make_updates(
             experiment,
             workdir,
             inputs,
             (state, meta),
+            program,
             checkpoints=checkpoints,
             clock=clock,
             stop=stop,

@@ -1,7 +1,7 @@
 """The compiled steps: pure functions of state and batch, with explicit shardings and a donated state.
 
-    train_step = jit_train_step(make_train_step(...), mesh, layout)
-    state, watch = train_step(state, seed, data, batch)
+    train_step = jit_train_step(make_train_step(...), mesh, layout, compiler_options)
+    state, watch = train_step(state, seed, data, batch)        # dispatch.py makes several of them in one call
 
 `data` and `batch` are what the input path gives, and `take` turns them into examples inside the program, so nothing
 but indices crosses to the device in a step of the resident path.
@@ -84,10 +84,12 @@ def make_eval_step(model: nn.Module, *, take: Take, normalise: Normalise, flip: 
     return eval_step
 
 
-def jit_train_step(train_step: TrainStep, mesh: Mesh, layout: TrainState | NamedSharding) -> jax.stages.Wrapped:
+def jit_train_step(
+    train_step: TrainStep, mesh: Mesh, layout: TrainState | NamedSharding, compiler_options: dict[str, Any]
+) -> jax.stages.Wrapped:
     """Compiles a train step: the batch is split, the state lies as `layout` says; its memory is reused.
 
-    layout: a sharding for each leaf of the state, or one for all.
+    layout: a sharding for each leaf of the state, or one for all. compiler_options: of XLA, for this program alone.
     """
     whole = replicated(mesh)
     return jax.jit(
@@ -95,17 +97,19 @@ def jit_train_step(train_step: TrainStep, mesh: Mesh, layout: TrainState | Named
         in_shardings=(layout, whole, whole, over_data(mesh)),
         out_shardings=(layout, whole),
         donate_argnums=0,
+        compiler_options=compiler_options,
     )
 
 
-def jit_eval_step(eval_step: EvalStep, mesh: Mesh, layout: Any) -> jax.stages.Wrapped:
+def jit_eval_step(eval_step: EvalStep, mesh: Mesh, layout: Any, compiler_options: dict[str, Any]) -> jax.stages.Wrapped:
     """Compiles an evaluation step: the batch is split.
 
-    layout: a sharding for each of the parameters, or one for all.
+    layout: a sharding for each of the parameters, or one for all. compiler_options: of XLA, for this program alone.
     """
     whole = replicated(mesh)
     return jax.jit(
         eval_step,
         in_shardings=(layout, whole, whole, over_data(mesh)),
         out_shardings=whole,
+        compiler_options=compiler_options,
     )

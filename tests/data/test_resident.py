@@ -28,6 +28,18 @@ def test_take_is_numpy_indexing(mesh, devices):
         np.testing.assert_array_equal(taken["label"], examples.label[index])
 
 
+@pytest.mark.parametrize("devices", [1, 8])
+def test_batches_are_several_of_them_on_a_new_axis(mesh, devices):
+    grid = mesh(devices)
+    source = ResidentInput(numbered(50), replicated(grid), over_data(grid), seed=3, batch_size=16)
+    # Over the end of an epoch of three batches, and with place for two more.
+    index = source.batches(step=1, count=3, capacity=5)["index"]
+    assert (index.shape, index.dtype) == ((5, 16), np.int32)
+    assert [shard.data.shape for shard in index.addressable_shards] == [(5, 16 // devices)] * devices
+    np.testing.assert_array_equal(index[:3], [source.batch(step)["index"] for step in (1, 2, 3)])
+    np.testing.assert_array_equal(index[3:], 0)
+
+
 @pytest.mark.parametrize("devices", [1, 2, 8])
 def test_put_gives_each_device_its_own_part(mesh, devices):
     grid, values = mesh(devices), np.arange(16)

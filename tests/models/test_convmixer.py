@@ -14,9 +14,9 @@ import scipy.stats
 import torch
 
 from convmixer_jax.errors import UserError
-from convmixer_jax.models.convmixer import ACTIVATIONS
 from convmixer_jax.models.initializers import INITIALIZERS
 from convmixer_jax.models.variants import VARIANTS, make_model
+from convmixer_jax.ops.activations import ACTIVATIONS
 
 # (variant, dim, depth, patch_size, kernel_size, image side, classes): trainable parameters, as timm's models have.
 COUNTS = {
@@ -39,6 +39,7 @@ COUNTS = {
 def build(variant: str = "convmixer", **settings: Any) -> Any:
     defaults: dict[str, Any] = {"num_classes": 10, "dtype": "float32", "activation": "gelu", "initializer": "pytorch"}
     defaults |= {"norm_momentum": 0.1, "norm_epsilon": 1e-5, "drop_path": 0.0, "head_dropout": 0.0}
+    defaults |= {"remat": False, "ops": "reference", "mesh": None}
     shape = {"dim": 8, "depth": 1, "patch_size": 2, "kernel_size": 3}
     return make_model(variant, **(defaults | shape | settings))
 

@@ -43,7 +43,7 @@ def hands(monkeypatch):
 def test_lines_where_there_is_no_terminal(capsys, hands):
     with Progress(total_steps=100, start_step=10, batch_size=64) as shown:
         for _ in range(10):
-            shown.advance()
+            shown.advance(1)
         hands.now += 5  # 10 updates of this start in 5 s, so 80 more take 40 s
         shown.report(ROW)
         shown.say("saved")
@@ -57,16 +57,16 @@ def test_the_time_left_counts_the_updates_of_this_start(hands):
     hands.now += 10
     assert shown.time_left() == "0:16:40"  # nothing made yet: as if it were one update
     for _ in range(50):
-        shown.advance()
+        shown.advance(1)
     assert shown.time_left() == "0:00:10"
     for _ in range(50):
-        shown.advance()
+        shown.advance(1)
     assert shown.time_left() == "0:00:00"
 
 
 def test_other_processes_are_silent(capsys):
     with Progress(total_steps=4, start_step=0, batch_size=8, enabled=False) as shown:
-        shown.advance()
+        shown.advance(1)
         shown.report(ROW)
         shown.say("saved")
     assert capsys.readouterr() == ("", "")
@@ -98,7 +98,7 @@ def test_a_bar_on_a_terminal(terminal, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal.file)  # not in the fixture: pytest sets it anew before each test
     with Progress(total_steps=40, start_step=10, batch_size=100) as shown:
         for _ in range(10):
-            shown.advance()
+            shown.advance(1)
         shown.report(ROW | {"step": 20})
         shown.say("saved step 20")
     lines = terminal.shown().splitlines()

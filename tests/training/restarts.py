@@ -92,7 +92,8 @@ def rows(workdir: Path) -> list[dict]:
 
 def result(workdir: Path) -> dict:
     found = json.loads((workdir / "result.json").read_text())
-    return {name: value for name, value in found.items() if "seconds" not in name and name != "images_per_sec"}
+    of_the_machine = ("seconds", "images_per_sec", "peak_")
+    return {name: value for name, value in found.items() if not any(part in name for part in of_the_machine)}
 
 
 def config_of(settings: dict) -> ConfigDict:

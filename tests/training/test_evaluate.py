@@ -57,7 +57,7 @@ def in_numpy(logits: np.ndarray, label: np.ndarray) -> dict:
 @functools.cache
 def compiled(grid, flip: bool):
     step = make_eval_step(MODEL, take=take, normalise=TO_INPUT, flip=flip, gather=no_gather)
-    return jit_eval_step(step, grid, replicated(grid))
+    return jit_eval_step(step, grid, replicated(grid), {})
 
 
 def on_devices(grid, synthetic, expected: int = COUNT, flip: bool = False):

@@ -15,6 +15,7 @@ import pytest
 
 from convmixer_jax.config import get_base
 from convmixer_jax.models.convmixer import ConvMixer
+from convmixer_jax.ops.choice import compiler_options
 from convmixer_jax.runs.checkpoint import Checkpoints
 from convmixer_jax.runs.clock import Timeline
 from convmixer_jax.runs.signals import StopRequest
@@ -22,7 +23,8 @@ from convmixer_jax.training import assembly, runner
 from convmixer_jax.training.loop import DivergedError
 from convmixer_jax.training.optimizers import make_optimizer
 from convmixer_jax.training.state import create_state
-from tests.training.steps import plain_step
+from tests.training.digits import AS_USERS_GET_IT
+from tests.training.steps import leaves, plain_step
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
@@ -35,13 +37,17 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @functools.cache
-def step_and_state():
-    """A train step on images as they are, so that a batch may hold what pixels cannot, and its first state."""
-    model = ConvMixer(dim=4, depth=1, patch_size=1, kernel_size=3, num_classes=3)
+def step_and_state(ops: str = "reference"):
+    """A train step on images as they are, so that a batch may hold what pixels cannot, and its first state.
+
+    Other operations than the reference are compiled as in a run: what their options allow could hide a NaN.
+    """
+    model = ConvMixer(dim=4, depth=1, patch_size=1, kernel_size=3, num_classes=3, ops=ops)
+    options = {} if ops == "reference" else AS_USERS_GET_IT | compiler_options(ops, "cpu")
     rate, take = (lambda step: jnp.asarray(RATES)[step]), (lambda data, batch: batch)
     step = plain_step(model, TX, rate, take=take, augment=lambda key, images: images)
     create = functools.partial(create_state, model=model, tx=TX, image_shape=(4, 4, 1))
-    return jax.jit(step), jax.jit(create)(np.uint32(0))
+    return jax.jit(step, compiler_options=options), jax.jit(create)(np.uint32(0))
 
 
 def batch(spoilt: float = 0.0):
@@ -51,8 +57,8 @@ def batch(spoilt: float = 0.0):
     return {"image": images, "label": np.arange(BATCH, dtype=np.int32) % 3}
 
 
-def update(state, spoilt: float = 0.0):
-    step, _ = step_and_state()
+def update(state, spoilt: float = 0.0, ops: str = "reference"):
+    step, _ = step_and_state(ops)
     return step(state, np.uint32(0), {}, batch(spoilt))
 
 
@@ -67,13 +73,14 @@ def with_head(state, factor: float):
     return state.replace(params=params)
 
 
+@pytest.mark.parametrize("ops", ["reference", "channel_major"])
 @pytest.mark.parametrize("spoilt", [np.nan, np.inf])
-def test_a_batch_that_is_not_finite_is_left_out(spoilt):
-    _, start = step_and_state()
-    state, _ = update(start)
+def test_a_batch_that_is_not_finite_is_left_out(spoilt, ops):
+    _, start = step_and_state(ops)
+    state, _ = update(start, ops=ops)
     before = learnt(state)
     assert before != learnt(start), "a sound batch is not left out"
-    state, watch = update(state, spoilt)
+    state, watch = update(state, spoilt, ops)
     assert learnt(state) == before
     assert (int(state.step), int(state.skipped_in_a_row)) == (2, 1)
     assert (int(watch["step"]), int(watch["skipped_in_a_row"])) == (2, 1)
@@ -82,6 +89,22 @@ def test_a_batch_that_is_not_finite_is_left_out(spoilt):
         assert (int(sums.skipped), int(sums.updates), int(sums.examples)) == (1, 1, BATCH)
         assert np.isfinite(sums.loss)
         assert np.isfinite(sums.grad_norm)
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, -np.inf, 2e38])
+def test_a_weight_that_is_not_finite_is_seen(spoilt):
+    """Nor is 2e38 hidden, of the weights whose first value the operations look at."""
+    _, start = step_and_state("channel_major")
+    looked_at = re.compile(r"'block.*'kernel'|'scale'")
+    for name in leaves(start.params):
+        if np.isfinite(spoilt) and not looked_at.search(name):
+            continue
+        params = jax.tree.map(np.array, start.params)
+        leaves(params)[name].ravel()[0] = spoilt
+        before = start.replace(params=params)
+        after, watch = update(before, ops="channel_major")
+        assert int(watch["skipped_in_a_row"]) == 1, name
+        assert learnt(after) == learnt(before)
 
 
 def test_an_infinite_gradient_of_a_finite_loss_is_left_out():
@@ -183,6 +206,20 @@ def test_too_many_in_a_row_stop_the_run(tmp_path, monkeypatch):
     assert "config.schedule.learning_rate" in message
     rows = [row for row in (tmp_path / "metrics.jsonl").read_text().splitlines() if '"train/loss"' in row]
     assert [re.search(r'"train/skipped_updates": (\d)', row)[1] for row in rows][:8] == list("00000111")
+
+
+def test_too_many_inside_of_a_dispatch_stop_the_run(tmp_path, monkeypatch):
+    # The same, in dispatches of 1, 3, 8 and 8 updates, which go on to 12 and 20 and save nothing of that.
+    explode_after(monkeypatch, 4)
+    config = digits_config()
+    config.max_skipped_steps = 3
+    config.report_every_steps = 20
+    config.checkpoint_every_steps = 4
+    config.steps_per_dispatch = 8
+    message = diverge(config, tmp_path)
+    assert message.startswith("3 updates in a row up to step 8 had a non-finite loss or gradient")
+    assert "the last good checkpoint is step 4." in message
+    assert Checkpoints(tmp_path / "checkpoints", read_only=True).steps() == [4]
 
 
 def test_the_message_names_the_last_good_checkpoint(tmp_path, monkeypatch):

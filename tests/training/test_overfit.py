@@ -46,9 +46,9 @@ def test_64_images_are_learnt_by_heart(mesh):
     to_input = functools.partial(normalise, mean=dataset.mean, std=dataset.std, dtype="float32")
     augment = make_augment((), {}, to_input)
     step = plain_step(model, tx, lambda step: jnp.where(step < UPDATES, 1e-2, 0.0), take=take, augment=augment)
-    train_step = jit_train_step(step, grid, whole)
+    train_step = jit_train_step(step, grid, whole, {})
     eval_step = jit_eval_step(
-        make_eval_step(model, take=take, normalise=to_input, flip=False, gather=no_gather), grid, whole
+        make_eval_step(model, take=take, normalise=to_input, flip=False, gather=no_gather), grid, whole, {}
     )
     source = ResidentInput(examples, whole, split, seed=0, batch_size=IMAGES)
     create = functools.partial(create_state, model=model, tx=tx, image_shape=dataset.image_shape)

@@ -119,7 +119,7 @@ def make_step(grid, *, augmentations: tuple[str, ...], mix: Any) -> tuple[Any, A
         mix=mix,
     )
     whole = replicated(grid)
-    compiled = jit_train_step(step, grid, whole)
+    compiled = jit_train_step(step, grid, whole, {})
     return compiled, (model, functools.partial(jax.device_put, random_state(model, tx, (8, 8, 3)), whole))
 
 

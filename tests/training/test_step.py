@@ -62,7 +62,7 @@ class SmallRun:
         rate = optax.constant_schedule(1e-3)
         step = plain_step(self.model, TX, rate, take=take, augment=augment, label_smoothing=smoothing)
         self.whole = replicated(grid)
-        self.step = jit_train_step(step, grid, self.whole)
+        self.step = jit_train_step(step, grid, self.whole, {})
         self.train = load_split(DIGITS, "train", NOWHERE)
         self.source = ResidentInput(self.train, self.whole, over_data(grid), seed=0, batch_size=32)
 

@@ -62,7 +62,7 @@ def compiled(settings: UpdateSettings, devices: int = 1, dropping: bool = False,
     )
     whole = replicated(grid)
     state = jax.eval_shape(lambda: first_state(settings, dtype))
-    program = jit_train_step(step, grid, whole).lower(state, np.uint32(0), {}, batch()).compile()
+    program = jit_train_step(step, grid, whole, {}).lower(state, np.uint32(0), {}, batch()).compile()
     return program, program.input_shardings[0]
 
 

@@ -232,8 +232,11 @@ def _labels(labels: list[int], name: str, spec: CifarSpec) -> np.ndarray:
 
 
 def _join(batches: list[Split]) -> Split:
-    images = np.ascontiguousarray(np.concatenate([images for images, _ in batches]))
-    return images, np.concatenate([labels for _, labels in batches])
+    labels = np.concatenate([labels for _, labels in batches])
+    # Straight into its place: joined first and laid out anew after, every pixel would be copied once more.
+    images = np.empty((len(labels), *batches[0][0].shape[1:]), np.uint8)
+    np.concatenate([images for images, _ in batches], out=images)
+    return images, labels
 
 
 def _check_split(images: np.ndarray, labels: np.ndarray, path: Path, split: str, spec: CifarSpec) -> None:

@@ -1,0 +1,89 @@
+"""Which implementation of the operations runs: the table of them, and what `auto` takes.
+
+    implementation, why = choose("auto", Case("cpu", "float32", kernel_size=5, map_size=(16, 16), channels=256))
+
+choices.json holds what was measured to be the quickest, by platform, dtype and kernel size;
+`python -m convmixer_jax.benchmark ops --write` measures again on the machine at hand. To add an implementation, add a
+row to OPS; the tests compare every row with the reference.
+"""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+
+from convmixer_jax.errors import UserError, lookup
+from convmixer_jax.ops.channel_major import ChannelMajor
+from convmixer_jax.ops.channels_last import ChannelsLast
+from convmixer_jax.ops.depthwise.implementations import IMPLEMENTATIONS
+from convmixer_jax.ops.layout import Layout
+
+AUTO, REFERENCE = "auto", "reference"
+CHOICES = Path(__file__).with_name("choices.json")
+
+# The reference is the plain linen model, differentiated by JAX: it needs no layout.
+OPS: dict[str, Layout | None] = {
+    REFERENCE: None,
+    "channel_major": ChannelMajor(),
+    **{name: ChannelsLast(convolution) for name, convolution in IMPLEMENTATIONS.items()},
+}
+
+# What XLA's CPU backend needs to sum many numbers at the speed of memory: the order of a sum may change, NaN and Inf
+# stay what they are.
+CPU_OPTIONS: dict[str, bool | int] = {"xla_cpu_enable_fast_math": True, "xla_cpu_prefer_vector_width": 512}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What the choice depends on. platform: cpu, gpu or tpu; dtype: a name; map_size: (H, W) after the stem."""
+
+    platform: str
+    dtype: str
+    kernel_size: int
+    map_size: tuple[int, int]
+    channels: int
+
+
+def lacks(name: str, case: Case) -> str | None:
+    """Returns what keeps an implementation of OPS from a case, in a few words, or None."""
+    layout = OPS[name]
+    if not isinstance(layout, ChannelsLast):
+        return None
+    return layout.convolution.lacks(case.kernel_size, case.dtype, case.map_size, case.channels, case.platform)
+
+
+@functools.cache
+def read_choices() -> dict[str, dict[str, dict[str, str]]]:
+    """Returns {platform: {dtype: {kernel size: name}}}."""
+    choices: dict[str, dict[str, dict[str, str]]] = json.loads(CHOICES.read_text())["choices"]
+    return choices
+
+
+def quickest(case: Case) -> str:
+    """Returns what choices.json has for the nearest kernel size; the reference where it has nothing."""
+    by_size = read_choices().get(case.platform, {}).get(case.dtype, {})
+    nearest = min(by_size, key=lambda size: (abs(int(size) - case.kernel_size), int(size)), default=None)
+    return REFERENCE if nearest is None else by_size[nearest]
+
+
+def choose(name: str, case: Case) -> tuple[str, str | None]:
+    """Returns the implementation that runs for config.model.ops = name, and why not the one wanted, or None.
+
+    A shape that an implementation lacks takes the reference. What lacks even an easy case, the platform lacks: that
+    is a UserError, as is a `name` in no row.
+    """
+    if name != AUTO:
+        lookup({AUTO: None, **OPS}, name, "config.model.ops")
+    wanted = quickest(case) if name == AUTO else name
+    missing = lacks(wanted, case)
+    if missing and name != AUTO and lacks(wanted, Case(case.platform, "float32", 3, (32, 32), 256)):
+        raise UserError(
+            f"config.model.ops is {name!r}: {missing}; this platform is {case.platform}, take 'auto' or "
+            f"{REFERENCE!r}, which run everywhere"
+        )
+    return (REFERENCE, f"{wanted}: {missing}") if missing else (wanted, None)
+
+
+def compiler_options(name: str, platform: str) -> dict[str, bool | int]:
+    """Returns what a program with an implementation is compiled with."""
+    return CPU_OPTIONS if platform == "cpu" and isinstance(OPS[name], ChannelMajor) else {}

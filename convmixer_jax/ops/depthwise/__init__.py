@@ -1,0 +1,1 @@
+"""The depthwise convolution: one contract, and an implementation of it for each kind of hardware."""

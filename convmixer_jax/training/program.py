@@ -1,0 +1,74 @@
+"""The program that makes the updates, compiled before the first of them, and what it needs.
+
+request = memory_request(experiment)
+with start_compiling(experiment, limit, request) as compiling:
+    ...                                  # data are read meanwhile
+    program, told = compiling.result()
+"""
+
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+from convmixer_jax.runs.memory import gigabytes
+from convmixer_jax.runs.programs import Origin
+from convmixer_jax.training.assembly import Experiment, abstract_arguments, platform_of
+from convmixer_jax.training.capacity import Request, check_fits, program_need
+
+
+def memory_request(experiment: Experiment) -> Request:
+    """Returns what decides on the memory of the experiment's updates."""
+    config, model = experiment.config, experiment.config.model
+    height, width, _ = experiment.dataset.image_shape
+    positions = (height // model.patch_size) * (width // model.patch_size)
+    return Request(
+        batch_size=config.batch_size,
+        accumulate_steps=config.accumulate_steps,
+        per_device=config.batch_size // experiment.mesh.size,
+        depth=model.depth,
+        params_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(experiment.abstract_state.params)),
+        map_bytes=positions * model.dim * jnp.dtype(config.dtype).itemsize,
+        # XLA's CPU backend keeps what it is told to compute again: measured, not a byte less.
+        remat=None if platform_of(experiment.mesh) == "cpu" else model.remat,
+    )
+
+
+def compile_updates(
+    experiment: Experiment, limit: int | None, request: Request, abandoned: threading.Event
+) -> tuple[jax.stages.Compiled, str]:
+    """Returns the compiled dispatch, and a line on where it comes from and what it needs.
+
+    limit: bytes that there are on each device, None for unknown. Raises UserError where it needs more, CancelledError
+    where nobody waits for the program any more before XLA begins, which cannot be interrupted then.
+    """
+    with Origin() as origin:
+        lowered = experiment.dispatch.lower(*abstract_arguments(experiment))
+        if abandoned.is_set():
+            raise concurrent.futures.CancelledError
+        program = lowered.compile()
+    need = program_need(program)
+    if need is None:
+        return program, f"program of the updates: {origin}"
+    check_fits(need, limit, request)
+    there = "" if limit is None else f" of {gigabytes(limit)}"
+    return program, (
+        f"program of the updates: {origin}; memory on each device: {gigabytes(need.total)}{there}, "
+        f"{gigabytes(need.held)} state and data, {gigabytes(need.temporary)} temporaries"
+    )
+
+
+@contextlib.contextmanager
+def start_compiling(
+    experiment: Experiment, limit: int | None, request: Request
+) -> Iterator[concurrent.futures.Future[tuple[jax.stages.Compiled, str]]]:
+    """Gives the future of `compile_updates` in a thread; an error inside does not wait for it."""
+    thread, abandoned = concurrent.futures.ThreadPoolExecutor(1), threading.Event()
+    try:
+        yield thread.submit(compile_updates, experiment, limit, request, abandoned)
+    finally:
+        abandoned.set()
+        thread.shutdown(wait=False)

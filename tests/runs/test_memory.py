@@ -1,0 +1,64 @@
+"""What there is and what was used are read where the system tells them."""
+
+import types
+
+import jax
+import numpy as np
+
+from convmixer_jax.runs import memory
+from convmixer_jax.runs.memory import (
+    device_peak_bytes,
+    gigabytes,
+    host_available_bytes,
+    host_peak_bytes,
+    memory_limit,
+)
+
+
+def device(platform: str, process: int = 0, **statistics: int) -> types.SimpleNamespace:
+    return types.SimpleNamespace(platform=platform, process_index=process, memory_stats=lambda: statistics or None)
+
+
+def test_bytes_are_told_in_gigabytes():
+    assert gigabytes(4_583_683_464) == "4.58 GB"
+
+
+def test_the_peak_grows_with_what_is_held():
+    before = host_peak_bytes()
+    held = np.ones(before // 8 + 10_000_000)  # more than ever before, 8 bytes each
+    assert held.nbytes < host_peak_bytes() < 10 * held.nbytes
+
+
+def test_a_container_with_less_than_the_machine_decides(tmp_path):
+    machine = host_available_bytes(groups=())
+    assert 1e8 < machine < 1e14
+    limit, used = tmp_path / "limit", tmp_path / "used"
+    limit.write_text("50000000\n")
+    used.write_text("20000000\n")
+    assert host_available_bytes([(str(limit), str(used))]) == 30_000_000
+    used.write_text("60000000\n")
+    assert host_available_bytes([(str(limit), str(used))]) == 0
+    limit.write_text("max\n")
+    assert host_available_bytes([(str(limit), str(used))]) > 1e8
+    assert host_available_bytes([(str(tmp_path / "none"), str(used))]) > 1e8
+
+
+def test_cpu_devices_share_what_the_host_has(monkeypatch):
+    monkeypatch.setattr(memory, "host_available_bytes", lambda: 800)
+    assert memory_limit(jax.devices("cpu")[:1]) == 800
+    assert memory_limit(jax.devices("cpu")[:4]) == 200
+    monkeypatch.setattr(memory, "host_available_bytes", lambda: None)
+    assert memory_limit(jax.devices("cpu")) is None
+
+
+def test_an_accelerator_tells_its_own():
+    assert memory_limit([device("gpu", bytes_limit=90), device("gpu", bytes_limit=70)]) == 70
+    assert memory_limit([device("gpu", bytes_limit=90), device("gpu", process=1, bytes_limit=7)]) == 90
+    assert memory_limit([device("tpu")]) is None
+
+
+def test_the_peak_is_that_of_the_fullest_device(monkeypatch):
+    monkeypatch.setattr(jax, "local_devices", lambda: [device("gpu", peak_bytes_in_use=n) for n in (5, 9)])
+    assert device_peak_bytes() == 9
+    monkeypatch.setattr(jax, "local_devices", lambda: [device("cpu")])
+    assert device_peak_bytes() is None

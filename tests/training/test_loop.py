@@ -1,0 +1,161 @@
+"""How many updates share a dispatch changes nothing of a run but its speed, to the last bit.
+
+Every run has the looped program, whatever its number: these operations are as quick inside of a loop as outside.
+"""
+
+import dataclasses
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ml_collections import ConfigDict
+
+from convmixer_jax.config import get_base
+from convmixer_jax.errors import ExitCode
+from convmixer_jax.runs.checkpoint import Checkpoints
+from convmixer_jax.runs.clock import Timeline
+from convmixer_jax.runs.signals import StopRequest
+from convmixer_jax.training import loop, runner
+from convmixer_jax.training.dispatch import next_batches
+from convmixer_jax.training.pace import Pace
+from tests.training.restarts import result, rows
+from tests.training.steps import bits
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+# 12 updates an epoch, two epochs; reports 5, 10, 15, 20, 24; checkpoints 7, 14, 21 and the last.
+DUE = {5, 7, 10, 12, 14, 15, 20, 21, 24}
+
+
+def config_of(steps_per_dispatch: int) -> ConfigDict:
+    config = get_base()
+    config.dataset = "digits"
+    config.devices = 1
+    config.train_examples = 192
+    config.batch_size = 16
+    config.epochs = 2
+    config.augment.order = ("pad_and_crop",)
+    config.augment.pad_and_crop.pixels = 1
+    config.model.dim, config.model.depth = 4, 1
+    config.model.patch_size, config.model.kernel_size = 1, 3
+    config.model.head_dropout = 0.2
+    config.model.ops = "channel_major"
+    config.ema_decay = 0.9
+    config.compilation_cache = False
+    config.report_every_steps = 5
+    config.checkpoint_every_steps = 7
+    config.steps_per_dispatch = steps_per_dispatch
+    return config
+
+
+@dataclasses.dataclass
+class Run:
+    """A start of a run: what it ended with, the updates of each dispatch, the bits of each state that it saved."""
+
+    workdir: Path
+    code: ExitCode
+    counts: list[int]
+    saved: dict[int, dict]
+
+
+def run(
+    workdir: Path, steps_per_dispatch: int, before_dispatch: Callable[[int], None] = lambda step: None, **changes: Any
+) -> Run:
+    """Trains, or goes on. before_dispatch: gets the step that each dispatch begins with. changes: of the config."""
+    started = Run(workdir, ExitCode.CRASH, [], {})
+    config = config_of(steps_per_dispatch)
+    config.update(changes)
+    save = Checkpoints.save
+
+    def noted_batches(inputs, source, step, count, plan):
+        started.counts.append(count)
+        before_dispatch(step)
+        return next_batches(inputs, source, step, count, plan)
+
+    def noted_save(checkpoints, step, tree, *arguments):
+        started.saved[step] = bits(tree)
+        save(checkpoints, step, tree, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch, StopRequest() as stop:
+        patch.setattr(loop, "next_batches", noted_batches)
+        patch.setattr(Checkpoints, "save", noted_save)
+        started.code = runner.train(config, workdir, workdir, stop, Timeline())
+    return started
+
+
+def ends(start: int, counts: list[int]) -> list[int]:
+    """The steps that dispatches end with."""
+    return [start + sum(counts[: n + 1]) for n in range(len(counts))]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[int, Run]:
+    """The same run with 1, 3 and 8 updates in a dispatch."""
+    return {steps: run(tmp_path_factory.mktemp("run"), steps) for steps in (1, 3, 8)}
+
+
+def test_one_by_one_is_the_run_that_is_compared_with(runs):
+    one = runs[1]
+    assert (one.code, one.counts, list(one.saved)) == (ExitCode.DONE, [1] * 24, [7, 14, 21, 24])
+    # Reports, two evaluations, the last one after the last report.
+    assert [row["step"] for row in rows(one.workdir)] == [5, 10, 12, 15, 20, 24, 24]
+    different = [name for name, value in one.saved[24].items() if one.saved[21][name] != value]
+    assert len(different) > 20, "updates change the state"
+
+
+@pytest.mark.parametrize("steps, counts", [
+    (3, [1, 3, 1, 2, 3, 2, 2, 1, 3, 2, 1, 3]), (8, [1, 4, 2, 3, 2, 2, 1, 5, 1, 3])
+])  # fmt: skip
+def test_several_at_once_are_the_same_run(runs, steps, counts):
+    several, one = runs[steps], runs[1]
+    assert several.code == ExitCode.DONE
+    # The first is of one update, and none goes past a step at which something is due.
+    assert several.counts == counts
+    assert set(ends(0, counts)) >= DUE
+    assert several.saved == one.saved
+    assert rows(several.workdir) == rows(one.workdir)
+    assert result(several.workdir) == result(one.workdir)
+
+
+def test_a_signal_is_seen_between_two_dispatches_and_the_next_start_may_take_other_ones(runs, tmp_path):
+    """It comes while updates 8 and 9 are handed over; eight at a time would have gone from 7 to 10."""
+
+    def interrupt(step: int) -> None:
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped = run(tmp_path, 2, interrupt)
+    assert (stopped.code, ends(0, stopped.counts)) == (ExitCode.STOPPED, [1, 3, 5, 7, 9])
+    assert list(stopped.saved) == [7, 9]
+    resumed = run(tmp_path, 8)
+    assert (resumed.code, ends(9, resumed.counts)) == (ExitCode.DONE, [10, 12, 14, 15, 20, 21, 24])
+    assert resumed.saved == {step: state for step, state in runs[1].saved.items() if step > 9}
+    assert rows(tmp_path) == rows(runs[1].workdir)
+    assert result(tmp_path) == result(runs[1].workdir)
+
+
+class TurnedClock(Pace):
+    """As if every update took 99 ms."""
+
+    last = now = 0.0
+
+    def completed(self, updates: int, end: float) -> None:
+        assert end > self.last, "the clock of the run tells when each dispatch had ended"
+        self.last = end
+        self.now += 0.099 * updates
+        super().completed(updates, self.now)
+
+
+def test_the_automatic_choice_follows_the_clock(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "Pace", TurnedClock)
+    automatic = run(tmp_path, 0, report_every_steps=12, checkpoint_every_steps=12)
+    # One to warm up, one that is measured and two handed over meanwhile, then up to half a second.
+    assert automatic.counts[:6] == [1, 1, 1, 1, 2, 4]
+    assert ends(0, automatic.counts)[6] == 12
+    assert max(automatic.counts[7:]) == 5
+    assert automatic.saved[24].keys() == runs[1].saved[24].keys()
+    learnt = [name for name in automatic.saved[24] if "report" not in name]
+    assert {name: automatic.saved[24][name] for name in learnt} == {name: runs[1].saved[24][name] for name in learnt}
