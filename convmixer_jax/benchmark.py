@@ -1,34 +1,123 @@
-"""Measure on this machine: `python -m convmixer_jax.benchmark augment --config configs/cifar10_fast.py`.
+"""Measure on this machine: `python -m convmixer_jax.benchmark step --config configs/cifar10_fast.py --against torch`.
 
-    augment   images/s of the recipe's augmentation on one device, whole and by parts, beside Pillow in a pool
-
-Flags: --batch N (images per call, 512), --workers N (processes of Pillow, 2), --json (the last line is one object), and
---config.FIELD=VALUE as in convmixer_jax.main. Ratios are what counts: the two sides are timed in turn. Far quartiles
-tell of a busy machine.
+Ratios are what counts: sides are timed in turn, in one run. Far quartiles tell of a busy machine. --config and
+--config.FIELD=VALUE are as in convmixer_jax.main; `step --help` and so on tell the flags of each benchmark.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from convmixer_jax.command_line import Arguments, parse
+from convmixer_jax.config_rules import COMPUTE_DTYPES
 from convmixer_jax.errors import ExitCode, UserError
 from convmixer_jax.main import start_jax
 
-
-def rate_columns(rate: dict[str, Any] | None) -> str:
-    """Returns the median of images per second and its quartiles in two columns, empty for None."""
-    if rate is None:
-        return f"{'-':>10}  {'-':>19}"
-    between = "{:,.0f} - {:,.0f}".format(*rate["quartiles"])
-    return f"{rate['median']:>10,.0f}  {between:>19}"
+Measured = dict[str, Any]
 
 
-def augment(arguments: Arguments, flags: argparse.Namespace) -> dict[str, Any]:
+class Parser(argparse.ArgumentParser):
+    """Tells mistakes as everything else here does: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError instead of printing the usage."""
+        raise UserError(f"{message} (--help shows what is accepted)")
+
+
+def count(text: str) -> int:
+    """Reads a flag's positive whole number."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive whole number")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Reads a flag's positive number of seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number of seconds")
+    return value
+
+
+def augment_flags(parser: Parser) -> None:
+    """Declares the flags of `augment`."""
+    parser.add_argument("--batch", type=count, default=512, help="images per call (512)")
+    parser.add_argument("--workers", type=count, default=2, help="processes of Pillow (2)")
+
+
+def repetition_flags(parser: Parser) -> None:
+    """Declares how often is measured."""
+    parser.add_argument("--repetitions", type=count, default=7, help="of every timed call (7)")
+
+
+def timing_flags(parser: Parser) -> None:
+    """Declares how programs are timed."""
+    repetition_flags(parser)
+    parser.add_argument("--call_seconds", type=seconds, default=0.5, help="a call repeats what is shorter (0.5)")
+    parser.add_argument(
+        "--allocator", choices=["kept", "huge_pages", "default"], default="kept", help="of all sides, glibc's setting"
+    )
+
+
+def fixed_flags(parser: Parser) -> None:
+    """Declares what a fixed batch looks like."""
+    parser.add_argument("--image_size", type=count, default=0, help="pixels of a side (the data set's)")
+    parser.add_argument("--classes", type=count, default=0, help="classes (the data set's)")
+
+
+def batch_flags(parser: Parser) -> None:
+    """Declares the flags of what works on a fixed batch."""
+    timing_flags(parser)
+    fixed_flags(parser)
+
+
+def against_flags(parser: Parser) -> None:
+    """Declares the flags of what PyTorch is put beside."""
+    batch_flags(parser)
+    parser.add_argument("--against", choices=["torch"], help="time PyTorch's ConvMixer, too, in turn")
+    parser.add_argument("--modes", nargs="+", default=[], help="of PyTorch, as the table names them (all)")
+
+
+def scaling_flags(parser: Parser) -> None:
+    """Declares the flags of `scaling`."""
+    batch_flags(parser)
+    parser.add_argument("--batch_size", type=count, nargs="+", default=[16, 32, 64, 128, 256, 512])
+    parser.add_argument("--depth", type=count, nargs="+", default=[4, 8, 16, 32])
+    parser.add_argument("--kernel_size", type=count, nargs="+", default=[3, 5, 7, 9])
+    parser.add_argument("--ready_seconds", type=seconds, default=300.0, help="a point may take to be compiled (300)")
+    parser.add_argument("--plot", type=Path, help="file of a picture, .png, .svg or .pdf; wants matplotlib")
+
+
+def operations_flags(parser: Parser) -> None:
+    """Declares the flags of `ops`."""
+    batch_flags(parser)
+    parser.add_argument("--dtype", choices=COMPUTE_DTYPES, nargs="+", default=list(COMPUTE_DTYPES))
+    parser.add_argument("--kernel_size", type=count, nargs="+", default=[3, 5, 7, 9])
+    parser.add_argument("--ready_seconds", type=seconds, default=120.0, help="one may take to be compiled (120)")
+    parser.add_argument(
+        "--write", action="store_true", help="put the quickest into the table that config.model.ops = auto reads"
+    )
+
+
+def tpu_flags(parser: Parser) -> None:
+    """Declares the flags of `tpu`."""
+    fixed_flags(parser)
+    parser.add_argument("--topology", default="v5e:1x1", help="chips, which need not be there (v5e:1x1)")
+    parser.add_argument("--ops", nargs="+", default=[], help="implementations, as config.model.ops (all)")
+
+
+def augment(arguments: Arguments, flags: argparse.Namespace) -> Measured:
     """Measures and prints the table of the augmentation; returns it."""
+    start_jax(arguments.config.compilation_cache)
     from convmixer_jax.benchmarks.augmentation import measure_augmentation
+    from convmixer_jax.benchmarks.report import rate_columns
 
     table = measure_augmentation(arguments.config, flags.batch, flags.workers)
     width = max(len(row["name"]) for row in table)
@@ -41,33 +130,116 @@ def augment(arguments: Arguments, flags: argparse.Namespace) -> dict[str, Any]:
     return {"batch": flags.batch, "workers": flags.workers, "rows": table}
 
 
-BENCHMARKS: dict[str, Callable[[Arguments, argparse.Namespace], dict[str, Any]]] = {"augment": augment}
+def settings_of(flags: argparse.Namespace) -> Any:
+    """Returns the flags as speed.Settings; what a benchmark has no flag for it does not read."""
+    from convmixer_jax.benchmarks.ours import FixedBatch
+    from convmixer_jax.benchmarks.speed import Settings
 
-
-def count(text: str) -> int:
-    """Reads a flag's positive whole number."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive whole number")
-    return int(text)
-
-
-class Parser(argparse.ArgumentParser):
-    """Tells mistakes as everything else here does: in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises UserError instead of printing the usage."""
-        raise UserError(f"{message} (--help shows what is accepted)")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the benchmark's own flags; those of the recipe are left over."""
-    parser = Parser(
-        "convmixer_jax.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    given = vars(flags)
+    return Settings(
+        repetitions=flags.repetitions,
+        call_seconds=flags.call_seconds,
+        allocator=flags.allocator,
+        fixed=FixedBatch(given.get("image_size", 0), given.get("classes", 0)),
+        against=given.get("against"),
+        modes=given.get("modes", ()),
+        ready_seconds=given.get("ready_seconds"),
     )
-    parser.add_argument("benchmark", choices=BENCHMARKS)
-    parser.add_argument("--batch", type=count, default=512)
-    parser.add_argument("--workers", type=count, default=2)
-    parser.add_argument("--json", action="store_true")
+
+
+def speed(arguments: Arguments, flags: argparse.Namespace) -> Measured:
+    """Measures and prints step, train, eval or input; returns what was measured."""
+    from convmixer_jax.benchmarks import report
+    from convmixer_jax.benchmarks import speed as programs
+
+    settings, config = settings_of(flags), arguments.config
+    measure: dict[str, Callable[[], Measured]] = {
+        "step": lambda: programs.measure_step(config, settings),
+        "train": lambda: programs.measure_train(config, settings),
+        "eval": lambda: programs.measure_eval(config, settings),
+        "input": lambda: programs.measure_input(config, settings, arguments.data_dir),
+    }
+    measured = measure[flags.benchmark]()
+    print("\n".join(report.speed_table(measured)))
+    return measured
+
+
+def startup(arguments: Arguments, flags: argparse.Namespace) -> Measured:
+    """Measures and prints the seconds to the first update; returns them."""
+    from convmixer_jax.benchmarks.startup import measure_startup, startup_table
+
+    measured = measure_startup(flags.recipe_flags, arguments.data_dir, flags.repetitions)
+    print("\n".join(startup_table(measured)))
+    return measured
+
+
+def scaling(arguments: Arguments, flags: argparse.Namespace) -> Measured:
+    """Measures, prints and draws cost against work; returns what was measured."""
+    from convmixer_jax.benchmarks.scaling import AXES, check_picture, draw, measure_scaling, scaling_table
+
+    if flags.plot:
+        check_picture(flags.plot)
+    measured = measure_scaling(arguments.config, settings_of(flags), {axis: getattr(flags, axis) for axis in AXES})
+    print("\n".join(scaling_table(measured)))
+    if flags.plot:
+        draw(measured, flags.plot)
+    return measured
+
+
+def operations(arguments: Arguments, flags: argparse.Namespace) -> Measured:
+    """Measures and prints the implementations of the operations; returns what was measured."""
+    from convmixer_jax.benchmarks.operations import measure_operations, operations_table, write_choices
+    from convmixer_jax.ops.choice import CHOICES
+
+    measured = measure_operations(arguments.config, settings_of(flags), flags.dtype, flags.kernel_size)
+    print("\n".join(operations_table(measured)))
+    if flags.write:
+        write_choices(measured, CHOICES)
+    return measured
+
+
+def tpu(arguments: Arguments, flags: argparse.Namespace) -> Measured:
+    """Compiles for an absent TPU and prints what its compiler tells; returns it."""
+    from convmixer_jax.benchmarks.ours import FixedBatch
+    from convmixer_jax.benchmarks.tpu import measure_tpu, tpu_table
+
+    fixed = FixedBatch(flags.image_size, flags.classes)
+    measured = measure_tpu(arguments.config, fixed, flags.topology, flags.ops)
+    print("\n".join(tpu_table(measured)))
+    return measured
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """A benchmark: what it measures, the flags that it declares, and what runs it."""
+
+    summary: str
+    declare: Callable[[Parser], None]
+    run: Callable[[Arguments, argparse.Namespace], Measured]
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "step": Benchmark("the update on a fixed batch", against_flags, speed),
+    "train": Benchmark("the update with gathering and augmentation, and its share of `step`", timing_flags, speed),
+    "eval": Benchmark("the evaluation of a fixed batch", against_flags, speed),
+    "input": Benchmark("batches of config.input alone, from the real data", timing_flags, speed),
+    "startup": Benchmark("seconds from the command to the first update", repetition_flags, startup),
+    "scaling": Benchmark("the update over batch size, depth and kernel size", scaling_flags, scaling),
+    "ops": Benchmark("the update by every implementation of the operations", operations_flags, operations),
+    "tpu": Benchmark("the update's bytes, FLOPs and memory on an absent TPU, by its compiler", tpu_flags, tpu),
+    "augment": Benchmark("the recipe's augmentation, whole and by parts, beside Pillow", augment_flags, augment),
+}
+
+
+def make_parser() -> Parser:
+    """Returns the parser of the benchmarks' own flags; those of the recipe are left over."""
+    parser = Parser("convmixer_jax.benchmark", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    commands = parser.add_subparsers(dest="benchmark", required=True, metavar="benchmark")
+    for name, benchmark in BENCHMARKS.items():
+        # Without abbreviations: flags of the recipe, which are left over, may begin like one of these.
+        own = commands.add_parser(name, help=benchmark.summary, description=benchmark.summary, allow_abbrev=False)
+        benchmark.declare(own)
+        own.add_argument("--json", action="store_true", help="the last line is one object")
     return parser
 
 
@@ -75,9 +247,8 @@ def main(argv: Sequence[str] | None = None) -> ExitCode:
     """Runs the command line; returns the exit code."""
     try:
         flags, rest = make_parser().parse_known_args(argv)
-        arguments = parse(["benchmark", *rest])
-        start_jax(arguments.config.compilation_cache)
-        measured = BENCHMARKS[flags.benchmark](arguments, flags)
+        flags.recipe_flags = rest
+        measured = BENCHMARKS[flags.benchmark].run(parse(["benchmark", *rest]), flags)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.USER_MISTAKE

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says, and its Pillow side does what it is put beside."""
+"""The command tells what it measures, and the Pillow side of `augment` does what it is put beside."""
 
 import json
 import re
@@ -11,13 +11,14 @@ import pytest
 
 from convmixer_jax import benchmark
 from convmixer_jax.augment.operations import OPERATIONS
-from convmixer_jax.benchmarks import augmentation
+from convmixer_jax.benchmarks import augmentation, scaling, speed, startup
 from convmixer_jax.benchmarks.augmentation import operation_values, photographs, rows_of
 from convmixer_jax.benchmarks.pillow_pool import PillowPool, draw_box, has_counterpart
 from convmixer_jax.benchmarks.timing import Timing, measure_together
 from convmixer_jax.config import get_base
+from convmixer_jax.errors import UserError
 from convmixer_jax.training.assembly import assemble
-from tests.commands import ROOT
+from tests.commands import DIGITS, ROOT, SMALL
 
 FAST = ["--config", str(ROOT / "configs/cifar10_fast.py")]
 
@@ -169,6 +170,12 @@ def test_mistakes_are_told_in_one_line(capsys, elsewhere):
         (["augment"], "--config is missing"),
         (["augment", *FAST, "--batch", "0"], "'0' is no positive whole number"),
         (["nosuch", *FAST], "invalid choice: 'nosuch'"),
+        (["step", *FAST, "--against", "keras"], "invalid choice: 'keras'"),
+        (["step", *FAST, "--against", "torch", "--modes", "eager"], "--modes is 'eager'"),
+        (["train", *FAST, "--against", "torch"], "against"),
+        (["train", *FAST, "--call_seconds", "-1"], "'-1' is no positive number of seconds"),
+        (["scaling", *FAST, "--plot", "a.gif"], "--plot a.gif"),
+        (["startup", *FAST, "--config.batch_size=0"], "config.batch_size is 0"),
         ([], "required: benchmark"),
     ):
         assert benchmark.main(arguments) == 2
@@ -177,3 +184,61 @@ def test_mistakes_are_told_in_one_line(capsys, elsewhere):
         assert err.startswith("error: ")
         assert err.count("\n") == 1
         assert told in err
+
+
+def test_an_update_beside_pytorchs(capsys, elsewhere, monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # of the processes: nothing here is about speed
+    small = [*DIGITS, *SMALL, "--config.batch_size=4", "--repetitions=2", "--call_seconds=0.01", "--image_size=6"]
+    assert benchmark.main(["step", *small, "--against", "torch", "--modes", "eager-nhwc-float32", "--json"]) == 0
+    *table, last = capsys.readouterr().out.splitlines()
+    measured = json.loads(last)
+    ours, theirs = measured["rows"]
+    assert measured["step_images_per_sec"] == ours["images_per_sec"] > 0
+    ratio = ours["images_per_sec"] / theirs["images_per_sec"]
+    assert measured["against"] == {"fastest": "torch eager-nhwc-float32", "ratio": pytest.approx(ratio)}
+    # 36 patches of one pixel. Stem: 36 x 4. Block: 36 x (9 x 4 + 16). Classifier: 40. The stem's image has no gradient.
+    assert measured["flops_per_image"] == 2 * (3 * (36 * 4 + 36 * 52 + 40) - 36 * 4)
+    assert 0 < ours["share_of_product"] < 1
+    for row in (ours, theirs):
+        assert 1e7 < row["host_peak_bytes"] < 2e9
+    assert measured["config"]["batch_size"] == 4
+    assert measured["machine"]["cores"] >= 1
+    assert table[1].startswith("ours ")
+    assert table[2].startswith("torch eager-nhwc-float32 ")
+
+
+@pytest.mark.parametrize("name", benchmark.BENCHMARKS)
+def test_every_benchmark_tells_its_flags(name, capsys):
+    with pytest.raises(SystemExit) as done:
+        benchmark.main([name, "--help"])
+    assert done.value.code == 0
+    assert "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["step", "train", "eval", "input"])
+def test_programs_are_measured_by_their_names(name, capsys, elsewhere, monkeypatch):
+    def measure(config, settings, *data_dir):
+        raise UserError(f"{name} {config.dataset} {settings.repetitions} {settings.call_seconds} {settings.allocator}")
+
+    monkeypatch.setattr(speed, f"measure_{name}", measure)
+    assert benchmark.main([name, *DIGITS, "--call_seconds=0.25", "--allocator=default"]) == 2
+    assert capsys.readouterr().err == f"error: {name} digits 7 0.25 default\n"
+
+
+def test_start_up_is_told(capsys, elsewhere, monkeypatch):
+    commands = []
+    monkeypatch.setattr(startup, "start_once", lambda command, variables: commands.append(command) or {"all": 1.5})
+    assert benchmark.main(["startup", *DIGITS, "--config.batch_size=32", "--repetitions=1", "--json"]) == 0
+    assert commands[0][3:6] == [*DIGITS, "--config.batch_size=32"]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["warm"]["all"]["median"] == 1.5
+
+
+def test_scaling_is_told_and_drawn(tmp_path, capsys, elsewhere, monkeypatch):
+    rates = {"images_per_sec": 10.0, "quartiles": (9.0, 11.0), "flops_per_image": 1e9}
+    monkeypatch.setattr(scaling, "measure_point", lambda config, settings: dict(rates))
+    axes = ["--batch_size", "8", "16", "--depth", "1", "--kernel_size", "3"]
+    assert benchmark.main(["scaling", *DIGITS, *axes, "--plot", str(tmp_path / "a.pdf"), "--json"]) == 0
+    *table, last = capsys.readouterr().out.splitlines()
+    assert [row["value"] for row in json.loads(last)["rows"]] == [8, 16, 1, 3]
+    assert len(table) == 1 + 4 + 1
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")

@@ -1,14 +1,17 @@
-"""ConvMixer in PyTorch, written for these tests, and the way between its tensors and our variables.
+"""ConvMixer in PyTorch with mistakes that can be planted in it, and the way between its tensors and our variables.
 
-Tensors are named as in timm's state_dict. Each keyword of `MISTAKES` plants one known mistake of a port to JAX.
+Each keyword of `MISTAKES` plants one known mistake of a port to JAX; without any it is the benchmark's model.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from convmixer_jax.benchmarks import torch_model
 
 MISTAKES: dict[str, dict[str, Any]] = {
     "tanh GELU": {"gelu": "tanh"},
@@ -43,17 +46,12 @@ class PadAtStart(nn.Conv2d):
         return nn.functional.conv2d(x, self.weight, self.bias, groups=self.groups)
 
 
-class Residual(nn.Module):
-    def __init__(self, fn: nn.Module):
-        super().__init__()
-        self.fn = fn
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.fn(x)
+def pad_at_start(dim: int, kernel_size: int) -> nn.Module:
+    return PadAtStart(dim, dim, kernel_size, groups=dim)
 
 
-class TorchConvMixer(nn.Module):
-    """Images [B, C, H, W] to logits [B, num_classes]."""
+class TorchConvMixer(torch_model.ConvMixer):
+    """Images [B, 3, H, W] to logits [B, num_classes]."""
 
     def __init__(
         self,
@@ -68,28 +66,17 @@ class TorchConvMixer(nn.Module):
         unbiased: bool = True,
         extra_at_end: bool = True,
     ):
-        super().__init__()
-
-        def act_and_norm() -> list[nn.Module]:
-            act = {"gelu": nn.GELU(gelu), "relu": nn.ReLU()}[activation]
-            return [act, BatchNorm(dim, eps, unbiased)]
-
-        def depthwise() -> nn.Module:
-            if not extra_at_end:
-                return PadAtStart(dim, dim, kernel_size, groups=dim)
-            return nn.Conv2d(dim, dim, kernel_size, groups=dim, padding="same")
-
-        def block() -> nn.Module:
-            mix = Residual(nn.Sequential(depthwise(), *act_and_norm()))
-            return nn.Sequential(mix, nn.Conv2d(dim, dim, 1), *act_and_norm())
-
-        self.depth = depth
-        self.stem = nn.Sequential(nn.Conv2d(3, dim, patch_size, stride=patch_size), *act_and_norm())
-        self.blocks = nn.Sequential(*[block() for _ in range(depth)])
-        self.head = nn.Linear(dim, num_classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+        super().__init__(
+            channels=3,
+            dim=dim,
+            depth=depth,
+            patch_size=patch_size,
+            kernel_size=kernel_size,
+            num_classes=num_classes,
+            activation={"gelu": functools.partial(nn.GELU, gelu), "relu": nn.ReLU}[activation],
+            norm=functools.partial(BatchNorm, eps=eps, unbiased=unbiased),
+            depthwise=torch_model.depthwise_convolution if extra_at_end else pad_at_start,
+        )
 
 
 def module_names(depth: int) -> dict[str, str]:

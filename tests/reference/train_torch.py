@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from convmixer_jax.benchmarks.pillow_ops import torchvision_style
+from convmixer_jax.benchmarks.torch_model import make_adamw
 from convmixer_jax.command_line import parse
 from convmixer_jax.data.datasets import Examples, load_split
 from convmixer_jax.data.order import batch_indices
@@ -68,12 +69,8 @@ def make_model(experiment: Experiment) -> TorchConvMixer:
 
 
 def make_optimizer(model: TorchConvMixer, config: ConfigDict) -> torch.optim.AdamW:
-    parameters = list(model.parameters())
-    decays = [p for p in parameters if config.optimizer.decay_mask == "all" or p.ndim > 1]
-    rest = [p for p in parameters if not (config.optimizer.decay_mask == "all" or p.ndim > 1)]
-    groups = [{"params": decays, "weight_decay": config.optimizer.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    betas = (config.optimizer.b1, config.optimizer.b2)
-    return torch.optim.AdamW(groups, lr=1.0, betas=betas, eps=config.optimizer.eps)
+    settings = {name: value for name, value in config.optimizer.items() if name not in ("name", "clip_norm")}
+    return make_adamw(model, rate=1.0, fused=False, **settings)
 
 
 def train(
