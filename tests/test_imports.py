@@ -61,7 +61,7 @@ MAY_IMPORT = {
     ),
     "training.runner": ("config", "config_record", "errors", "data", "runs", "training"),
     # Beside everything: nothing imports them.
-    "benchmarks": ("augment", "data", "errors", "main", "ops", "runs.provenance", "training"),
+    "benchmarks": ("augment", "data", "errors", "main", "ops", "runs.allocator", "runs.provenance", "training"),
     "benchmarks.speed": ("benchmarks", "config", "errors"),
     "benchmarks.scaling": ("benchmarks", "config", "errors"),
     "benchmarks.operations": ("benchmarks", "config", "config_rules", "data.datasets", "errors", "ops.choice"),

@@ -19,11 +19,12 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from convmixer_jax.errors import UserError, lookup
+from convmixer_jax.runs.allocator import VARIABLES
 
 # glibc gives large blocks back to the system and gets them anew, page by page, in every update. A run of ours keeps
 # them (runs/allocator.py); PyTorch gains by it, and by huge pages, too, so a comparison without would flatter us.
 ALLOCATORS: dict[str, dict[str, str]] = {
-    "kept": {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**63 - 1)},
+    "kept": VARIABLES,
     "huge_pages": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
     "default": {},
 }

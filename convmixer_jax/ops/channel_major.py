@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from convmixer_jax.ops.activations import wide
+from convmixer_jax.ops.depthwise.contract import zeros_before
 
 # Outputs of one reduction: of more, LLVM keeps the accumulators in memory and takes twice as long.
 MOST_OUTPUTS = 15
@@ -34,7 +35,7 @@ def never(kernel: jax.Array) -> jax.Array:
 
 def around(k: int) -> tuple[int, int]:
     """Returns the zeros before and after a row."""
-    return (k - 1) // 2, k // 2
+    return zeros_before(k), k - 1 - zeros_before(k)
 
 
 def pad(x: jax.Array, before: int, after: int) -> jax.Array:
@@ -73,14 +74,6 @@ def correlate(padded: jax.Array, kernel: jax.Array, shape: tuple[int, ...]) -> j
     return functools.reduce(jnp.add, chains).reshape(shape)
 
 
-def reduce_sums(values: list[jax.Array]) -> list[jax.Array]:
-    """Returns the sum of each map over all but channels, in one pass."""
-    values = [wide(value) for value in values]
-    zeros = [jnp.zeros((), value.dtype) for value in values]
-    over = tuple(range(1, values[0].ndim))
-    return list(lax.reduce(values, zeros, lambda a, b: [x + y for x, y in zip(a, b, strict=True)], over))
-
-
 def as_bits(tree: Any) -> Any:
     """Returns the tree with bfloat16 leaves as uint16.
 
@@ -90,11 +83,10 @@ def as_bits(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: to_bits(leaf) if leaf.dtype == jnp.bfloat16 else leaf, tree)
 
 
-def as_floats(tree: Any, like: Any) -> Any:
-    """Undoes `as_bits`; like: a tree whose leaves have the dtypes of before."""
-    return jax.tree.map(
-        lambda leaf, old: leaf if leaf.dtype == old.dtype else lax.bitcast_convert_type(leaf, old.dtype), tree, like
-    )
+def as_floats(tree: Any) -> Any:
+    """Undoes `as_bits`."""
+    to_floats = functools.partial(lax.bitcast_convert_type, new_dtype=jnp.bfloat16)
+    return jax.tree.map(lambda leaf: to_floats(leaf) if leaf.dtype == jnp.uint16 else leaf, tree)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +144,10 @@ class ChannelMajor:
 
     def sums(self, values: list[jax.Array]) -> list[jax.Array]:
         """See Layout."""
-        return reduce_sums(values)
+        values = [wide(value) for value in values]
+        zeros = [jnp.zeros((), value.dtype) for value in values]
+        over = tuple(range(1, values[0].ndim))
+        return list(lax.reduce(values, zeros, lambda a, b: [x + y for x, y in zip(a, b, strict=True)], over))
 
     def store(self, x: jax.Array, after: jax.Array) -> jax.Array:
         """Returns x behind a loop of no turns, which owns its memory.
@@ -189,10 +184,8 @@ class ChannelMajor:
         if not self.grouped or group == channels:
             return widened(*trees)
         split = jax.tree.map(lambda leaf: as_bits(leaf.reshape(-1, group, *leaf.shape[1:])), trees)
-        results = lax.map(lambda bits: as_bits(widened(*as_floats(bits, trees))), split)
-        shapes = jax.eval_shape(widened, *trees)
-        joined = jax.tree.map(lambda leaf: leaf.reshape(channels, *leaf.shape[2:]), results)
-        return as_floats(joined, shapes)
+        results = lax.map(lambda bits: as_bits(widened(*as_floats(bits))), split)
+        return as_floats(jax.tree.map(lambda leaf: leaf.reshape(channels, *leaf.shape[2:]), results))
 
     def widen(self, leaf: jax.Array) -> jax.Array:
         """Returns a leaf in float32 or wider, in memory if that is another."""
@@ -223,7 +216,7 @@ class ChannelMajor:
             part = offsets[start : start + MOST_OUTPUTS - 1]
             products = [shifted(padded, *offset, x.shape) * grad for offset in part]
             last = offsets[-1] in part
-            sums += reduce_sums([*products, grad] if last else products)
+            sums += self.sums([*products, grad] if last else products)
         x_grad = correlate(padded_grad, kernel[:, ::-1, ::-1], x.shape)
         return x_grad, jnp.stack(sums[:-1], axis=1).reshape(kernel.shape), sums[-1]
 

@@ -18,6 +18,8 @@ SETTINGS = {
     -4: 0,  # M_MMAP_MAX: blocks that may be mapped on their own
     -1: -1,  # M_TRIM_THRESHOLD: free bytes at the end of the heap from which they are given back; -1 never
 }
+# The same for a process that is yet to be started, as variables of its environment.
+VARIABLES = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**63 - 1)}
 
 
 def is_glibc() -> bool:
