@@ -7,43 +7,16 @@ Ratios are what counts: sides are timed in turn, in one run. Far quartiles tell 
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from convmixer_jax.command_line import Arguments, parse
+from convmixer_jax.commands import Parser, count, end_process, run_command, seconds, start_jax
 from convmixer_jax.config_rules import COMPUTE_DTYPES
-from convmixer_jax.errors import ExitCode, UserError
-from convmixer_jax.main import start_jax
+from convmixer_jax.errors import ExitCode
 
 Measured = dict[str, Any]
-
-
-class Parser(argparse.ArgumentParser):
-    """Tells mistakes as everything else here does: in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises UserError instead of printing the usage."""
-        raise UserError(f"{message} (--help shows what is accepted)")
-
-
-def count(text: str) -> int:
-    """Reads a flag's positive whole number."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive whole number")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """Reads a flag's positive number of seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number of seconds")
-    return value
 
 
 def augment_flags(parser: Parser) -> None:
@@ -174,28 +147,44 @@ def startup(arguments: Arguments, flags: argparse.Namespace) -> Measured:
 
 
 def scaling(arguments: Arguments, flags: argparse.Namespace) -> Measured:
-    """Measures, prints and draws cost against work; returns what was measured."""
-    from convmixer_jax.benchmarks.scaling import AXES, check_picture, draw, measure_scaling, scaling_table
+    """Measures and prints cost against work; returns what was measured."""
+    from convmixer_jax.benchmarks.scaling import AXES, check_picture, measure_scaling, scaling_table
 
     if flags.plot:
         check_picture(flags.plot)
     measured = measure_scaling(arguments.config, settings_of(flags), {axis: getattr(flags, axis) for axis in AXES})
     print("\n".join(scaling_table(measured)))
+    return measured
+
+
+def leave_picture(measured: Measured, flags: argparse.Namespace) -> None:
+    """Draws what `scaling` measured where that was asked for."""
+    from convmixer_jax.benchmarks.scaling import draw
+
     if flags.plot:
         draw(measured, flags.plot)
-    return measured
 
 
 def operations(arguments: Arguments, flags: argparse.Namespace) -> Measured:
     """Measures and prints the implementations of the operations; returns what was measured."""
-    from convmixer_jax.benchmarks.operations import measure_operations, operations_table, write_choices
-    from convmixer_jax.ops.choice import CHOICES
+    from convmixer_jax.benchmarks.operations import measure_operations, operations_table
 
     measured = measure_operations(arguments.config, settings_of(flags), flags.dtype, flags.kernel_size)
     print("\n".join(operations_table(measured)))
+    return measured
+
+
+def leave_choices(measured: Measured, flags: argparse.Namespace) -> None:
+    """Writes what `ops` found to be the quickest where that was asked for."""
+    from convmixer_jax.benchmarks.operations import write_choices
+    from convmixer_jax.ops.choice import CHOICES
+
     if flags.write:
         write_choices(measured, CHOICES)
-    return measured
+
+
+def leave_nothing(measured: Measured, flags: argparse.Namespace) -> None:
+    """Writes no file."""
 
 
 def tpu(arguments: Arguments, flags: argparse.Namespace) -> Measured:
@@ -211,11 +200,15 @@ def tpu(arguments: Arguments, flags: argparse.Namespace) -> Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """A benchmark: what it measures, the flags that it declares, and what runs it."""
+    """A benchmark: what it measures, the flags that it declares, what runs it, and what then writes its files.
+
+    leave: comes after all is printed, so that a full disk loses nothing that was measured.
+    """
 
     summary: str
     declare: Callable[[Parser], None]
     run: Callable[[Arguments, argparse.Namespace], Measured]
+    leave: Callable[[Measured, argparse.Namespace], None] = leave_nothing
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -224,8 +217,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     "eval": Benchmark("the evaluation of a fixed batch", against_flags, speed),
     "input": Benchmark("batches of config.input alone, from the real data", timing_flags, speed),
     "startup": Benchmark("seconds from the command to the first update", repetition_flags, startup),
-    "scaling": Benchmark("the update over batch size, depth and kernel size", scaling_flags, scaling),
-    "ops": Benchmark("the update by every implementation of the operations", operations_flags, operations),
+    "scaling": Benchmark("the update over batch size, depth and kernel size", scaling_flags, scaling, leave_picture),
+    "ops": Benchmark(
+        "the update by every implementation of the operations", operations_flags, operations, leave_choices
+    ),
     "tpu": Benchmark("the update's bytes, FLOPs and memory on an absent TPU, by its compiler", tpu_flags, tpu),
     "augment": Benchmark("the recipe's augmentation, whole and by parts, beside Pillow", augment_flags, augment),
 }
@@ -243,19 +238,22 @@ def make_parser() -> Parser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> ExitCode:
-    """Runs the command line; returns the exit code."""
-    try:
-        flags, rest = make_parser().parse_known_args(argv)
-        flags.recipe_flags = rest
-        measured = BENCHMARKS[flags.benchmark].run(parse(["benchmark", *rest]), flags)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return ExitCode.USER_MISTAKE
+def run(argv: Sequence[str] | None) -> ExitCode:
+    """Measures what the command line names; raises UserError."""
+    flags, rest = make_parser().parse_known_args(argv)
+    flags.recipe_flags = rest
+    benchmark = BENCHMARKS[flags.benchmark]
+    measured = benchmark.run(parse(["benchmark", *rest]), flags)
     if flags.json:
         print(json.dumps(measured))
+    benchmark.leave(measured, flags)
     return ExitCode.DONE
 
 
+def main(argv: Sequence[str] | None = None) -> ExitCode:
+    """Runs the command line; returns the exit code."""
+    return run_command(lambda stop: run(argv))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

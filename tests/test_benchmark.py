@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from typing import Any
 
 import jax
@@ -14,28 +13,12 @@ from convmixer_jax.augment.operations import OPERATIONS
 from convmixer_jax.benchmarks import augmentation, scaling, speed, startup
 from convmixer_jax.benchmarks.augmentation import operation_values, photographs, rows_of
 from convmixer_jax.benchmarks.pillow_pool import PillowPool, draw_box, has_counterpart
-from convmixer_jax.benchmarks.timing import Timing, measure_together
 from convmixer_jax.config import get_base
 from convmixer_jax.errors import UserError
 from convmixer_jax.training.assembly import assemble
 from tests.commands import DIGITS, ROOT, SMALL
 
 FAST = ["--config", str(ROOT / "configs/cifar10_fast.py")]
-
-
-def test_a_call_is_timed_by_its_median():
-    waits = iter([0.0, 0.5, 0.01, 0.01, 0.01])  # the first does not count; one outlier is no matter
-    timing = measure_together({"wait": lambda: time.sleep(next(waits))}, repetitions=4)["wait"]
-    assert 0.01 <= timing.median < 0.1
-    assert 0.01 <= timing.low <= timing.median <= timing.high
-    assert Timing(0.5, 0.4, 0.625).rate(10) == 20
-    assert Timing(0.5, 0.4, 0.625).rate_quartiles(10) == (16, 25)
-
-
-def test_calls_are_timed_in_turn():
-    order: list[str] = []
-    measure_together({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repetitions=3)
-    assert "".join(order) == "abababab"
 
 
 def test_photographs_are_real_and_enough():
@@ -242,3 +225,17 @@ def test_scaling_is_told_and_drawn(tmp_path, capsys, elsewhere, monkeypatch):
     assert [row["value"] for row in json.loads(last)["rows"]] == [8, 16, 1, 3]
     assert len(table) == 1 + 4 + 1
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_picture_that_fails_loses_no_measurement(tmp_path, capsys, elsewhere, monkeypatch):
+    def measure(config, settings):
+        (tmp_path / "a.png").mkdir(exist_ok=True)  # meanwhile
+        return {"images_per_sec": 10.0, "quartiles": (9.0, 11.0), "flops_per_image": 1e9}
+
+    monkeypatch.setattr(scaling, "measure_point", measure)
+    axes = ["--batch_size", "8", "--depth", "1", "--kernel_size", "3"]
+    assert benchmark.main(["scaling", *DIGITS, *axes, "--plot", str(tmp_path / "a.png"), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1])["rows"][0]["images_per_sec"] == 10
+    assert err.startswith(f"error: --plot {tmp_path}/a.png: it cannot be written (Is a directory)")
+    assert err.count("\n") == 1

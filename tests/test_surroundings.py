@@ -1,14 +1,17 @@
 """What a run meets outside of itself: devices that are not there, closed streams, a full disk."""
 
+import contextlib
 import os
 import subprocess
 import sys
 
 import pytest
 
+from convmixer_jax.commands import run_command
+from convmixer_jax.errors import ExitCode
 from tests.commands import DIGITS, ONE_EPOCH, ROOT, SMALL
 
-pytestmark = pytest.mark.usefixtures("elsewhere")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("elsewhere")]
 
 
 ENVIRONMENTS = {
@@ -95,3 +98,13 @@ def test_a_full_disk(tmp_path):
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "error: No space left on device (metrics.jsonl): free some, run again"
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", [True, False])
+def test_output_that_finds_no_room(capsys, monkeypatch, unbuffered):
+    with contextlib.suppress(OSError), open("/dev/full", "w") as full:  # closing it writes once more
+        full.reconfigure(write_through=unbuffered)
+        monkeypatch.setattr(sys, "stdout", full)
+        assert run_command(lambda stop: print("a row") or ExitCode.DONE) == 2
+        told = "error: No space left on device (where the output or the run's files go): free some, run again\n"
+        assert capsys.readouterr().err == told

@@ -17,8 +17,8 @@ from convmixer_jax.augment.operations import OPERATIONS, apply
 from convmixer_jax.augment.pipeline import make_augment
 from convmixer_jax.benchmarks.pillow_ops import torchvision_value
 from convmixer_jax.benchmarks.pillow_pool import PillowPool, Step, has_counterpart
-from convmixer_jax.benchmarks.timing import measure_together
 from convmixer_jax.errors import UserError
+from convmixer_jax.measuring.timing import measure_together
 from convmixer_jax.training.assembly import (
     Experiment,
     assemble,

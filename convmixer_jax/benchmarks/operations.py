@@ -15,35 +15,45 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from convmixer_jax.benchmarks.machine import describe_processor
 from convmixer_jax.benchmarks.ours import build_step
 from convmixer_jax.benchmarks.speed import Settings, Sides
 from convmixer_jax.config import to_plain
-from convmixer_jax.config_rules import COMPUTE_DTYPES
-from convmixer_jax.data.datasets import DATASETS
+from convmixer_jax.config_rules import COMPUTE_DTYPES, check
+from convmixer_jax.data.datasets import DATASETS, Dataset
 from convmixer_jax.errors import UserError, lookup
-from convmixer_jax.ops.choice import OPS, REFERENCE, Case, lacks
+from convmixer_jax.measuring.machine import describe_processor
+from convmixer_jax.models.variants import beyond_fast_ops
+from convmixer_jax.ops.choice import OPS, REFERENCE, lacks, ops_case
+from convmixer_jax.training.checks import check_against_dataset
 
 # Times as long as the quickest that an implementation may take to be timed more than once. The CPU's grouped
 # convolutions take twenty times as long, and nobody needs to know better than that.
 FAR = 3.0
 
 
+def fixed_dataset(config: ConfigDict, settings: Settings) -> Dataset:
+    """Returns the data set with the images that are measured."""
+    return settings.fixed.of(lookup(DATASETS, config.dataset, "config.dataset"))
+
+
 def note_of(name: str, config: ConfigDict, settings: Settings, platform: str | None) -> str | None:
     """Returns what keeps an implementation from the config's case, or None; platform: None where not known yet."""
-    height, width, _ = settings.fixed.of(lookup(DATASETS, config.dataset, "config.dataset")).image_shape
-    model = config.model
-    map_size = (height // model.patch_size, width // model.patch_size)
-    return platform and lacks(name, Case(platform, config.dtype, model.kernel_size, map_size, model.dim))
+    beyond = name != REFERENCE and beyond_fast_ops(config.model)
+    if beyond or not platform:
+        return beyond or None
+    sizes = {field: config.model[field] for field in ("kernel_size", "patch_size")}
+    image_shape = fixed_dataset(config, settings).image_shape
+    return lacks(name, ops_case(platform, config.dtype, **sizes, image_shape=image_shape))
 
 
 def drop_far_ones(sides: Sides) -> None:
     """Times one call of each side, and ends those that are far behind the quickest: that time is all they get."""
     seconds = {}
-    for name, worker in sides.workers.items():
+    for name, worker in list(sides.workers.items()):
         began = time.perf_counter()
-        worker.call()
-        seconds[name] = (time.perf_counter() - began) / worker.images
+        sides.ask(name, lambda worker: worker.call())
+        if name in sides.workers:
+            seconds[name] = (time.perf_counter() - began) / worker.images
     for name, each in seconds.items():
         if each > FAR * min(seconds.values()):
             worker = sides.workers.pop(name)
@@ -89,31 +99,52 @@ def summary(row: dict[str, Any], batch_size: int, reference: float | None) -> di
     }
 
 
+def checked_cases(
+    config: ConfigDict, settings: Settings, dtypes: Sequence[str], kernel_sizes: Sequence[int]
+) -> list[ConfigDict]:
+    """Returns the config with each dtype and kernel size; raises UserError where one does not fit the images."""
+    cases = []
+    for dtype in dtypes:
+        for kernel_size in kernel_sizes:
+            case = config.copy_and_resolve_references()
+            case.dtype, case.model.kernel_size = dtype, kernel_size
+            check(case)
+            check_against_dataset(case, fixed_dataset(case, settings))
+            cases.append(case)
+    return cases
+
+
+def reasons(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns the notes of all rows, each once, with the names that it keeps from being measured."""
+    names: dict[str, dict[str, None]] = {}
+    for row in rows:
+        names.setdefault(row["note"], {})[row["name"]] = None
+    return "; ".join(f"{', '.join(found)}: {note}" for note, found in names.items())
+
+
 def measure_operations(
     config: ConfigDict, settings: Settings, dtypes: Sequence[str], kernel_sizes: Sequence[int]
 ) -> dict[str, Any]:
     """Returns {rows: those of `measure_case` with dtype and kernel_size, choices: {platform: {dtype: {k: quickest}}}}.
 
-    Raises UserError where nothing could be measured.
+    Raises UserError where nothing could be measured, and before anything is where a case does not fit the images.
     """
     rows: list[dict[str, Any]] = []
     choices: dict[str, dict[str, dict[str, str]]] = {}
     machine = describe_processor()
-    for dtype in dtypes:
-        for kernel_size in kernel_sizes:
-            changed = config.copy_and_resolve_references()
-            changed.dtype, changed.model.kernel_size = dtype, kernel_size
-            found = measure_case(changed, settings)
-            available = [row for row in found if "note" not in row]
-            for row in available:
-                machine |= row.pop("provenance")
-            if available:
-                quickest = min(available, key=lambda row: row["milliseconds"])
-                by_size = choices.setdefault(quickest["platform"], {}).setdefault(dtype, {})
-                by_size[str(kernel_size)] = quickest["name"]
-            rows += [{"dtype": dtype, "kernel_size": kernel_size} | row for row in found]
+    for case in checked_cases(config, settings, dtypes, kernel_sizes):
+        dtype, kernel_size = case.dtype, case.model.kernel_size
+        found = measure_case(case, settings)
+        available = [row for row in found if "note" not in row]
+        for row in available:
+            machine |= row.pop("provenance")
+        if available:
+            quickest = min(available, key=lambda row: row["milliseconds"])
+            by_size = choices.setdefault(quickest["platform"], {}).setdefault(dtype, {})
+            by_size[str(kernel_size)] = quickest["name"]
+        rows += [{"dtype": dtype, "kernel_size": kernel_size} | row for row in found]
     if not choices:
-        raise UserError(f"no implementation could be measured; the first: {rows[0]['note']}")
+        raise UserError(f"no implementation could be measured; {reasons(rows)}")
     return {
         "benchmark": "ops",
         "choices": choices,
@@ -162,4 +193,6 @@ def write_choices(measured: dict[str, Any], path: Path) -> None:
                 table["choices"].setdefault(platform, {}).setdefault(dtype, {}).update(by_size)
         path.write_text(formatted(table))
     except OSError as error:
-        raise UserError(f"--write: {path} could not be written ({error.strerror}); take --json instead") from error
+        raise UserError(
+            f"--write: {path} could not be written ({error.strerror}); the choices are in what --json prints, too"
+        ) from error

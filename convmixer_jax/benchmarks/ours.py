@@ -19,14 +19,16 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from convmixer_jax.benchmarks.work import Shape, multiply_adds
-from convmixer_jax.data.datasets import Dataset, open_split
+from convmixer_jax.commands import start_jax
+from convmixer_jax.data.datasets import DATASETS, Dataset, open_split, split_sizes
 from convmixer_jax.data.examples import Examples
 from convmixer_jax.data.inputs import TrainInput
 from convmixer_jax.data.placing import put
-from convmixer_jax.main import start_jax
+from convmixer_jax.errors import lookup
 from convmixer_jax.ops.choice import REFERENCE
 from convmixer_jax.runs import provenance
-from convmixer_jax.training.assembly import Experiment, assemble, assemble_steps
+from convmixer_jax.runs.memory import device_peak_bytes
+from convmixer_jax.training.assembly import Experiment, assemble, assemble_steps, eval_batch_size
 from convmixer_jax.training.checks import check_against_dataset, check_against_mesh
 from convmixer_jax.training.dispatch import next_batches
 from convmixer_jax.training.mesh import make_mesh, over_data, replicated
@@ -88,13 +90,16 @@ def assembled(config: ConfigDict, fixed: FixedBatch | None) -> Experiment:
 def on_fixed_batch(config: ConfigDict, fixed: FixedBatch, mesh: Mesh) -> Experiment:
     """Returns the run with steps that take for their batch what they get as `data`, ready for the model.
 
-    Model, optimiser, operations and compiler options are those of a run of `config` on the mesh.
+    Model, optimiser, operations and compiler options are those of a run of `config` on the mesh. The batch may be
+    larger than the training split.
     """
     # The run on the data set's own images, which may be too small for this model's patches and kernels.
     own = config.copy_and_resolve_references()
     own.model.patch_size, own.model.kernel_size, own.model.ops = 1, 1, REFERENCE
     own.devices = own.fsdp_devices = 1
-    experiment = assemble(own)
+    sizes = split_sizes(lookup(DATASETS, config.dataset, "config.dataset"), config.val_fraction, config.train_examples)
+    own.batch_size = min(config.batch_size, sizes["train"] or 1)
+    experiment = assemble(own, training=False)
     dataset, stacks = fixed.of(experiment.dataset), experiment.inputs.stack
     check_against_dataset(config, dataset)
     check_against_mesh(config, mesh)
@@ -161,9 +166,8 @@ class OurSide:
         jax.block_until_ready(before)
 
     def device_peak_bytes(self) -> int | None:
-        """Returns the most memory of any device that was in use; None where the platform does not count."""
-        statistics = [device.memory_stats() or {} for device in jax.local_devices()]
-        return max((found.get("peak_bytes_in_use", 0) for found in statistics), default=0) or None
+        """See workers.Side."""
+        return device_peak_bytes()
 
 
 def _facts(experiment: Experiment, pass_name: str) -> dict[str, Any]:
@@ -236,9 +240,13 @@ def eval_size(config: ConfigDict) -> int:
 
 
 def build_eval(config: ConfigDict, fixed: FixedBatch) -> OurSide:
-    """Returns the evaluation of one batch, by running statistics, of config.eval_batch_size or batch_size."""
+    """Returns the evaluation of one batch, by running statistics, of config.eval_batch_size or batch_size.
+
+    That is rounded up to a multiple of the devices.
+    """
     experiment = assembled(config, fixed)
-    size = eval_size(config)
+    # As in a run whose split has that many examples.
+    size = eval_batch_size(config, {"test": eval_size(config)}, experiment.mesh)
     variables = experiment.init_state(np.uint32(config.seed)).variables("raw")
     batch = placed(experiment, size, ("image", "label", "mask"))
     given: tuple[Any, ...] = (variables["params"], variables["batch_stats"], batch, {})

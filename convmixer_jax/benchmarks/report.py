@@ -5,6 +5,8 @@ print("\n".join(speed_table(measured)))
 
 from typing import Any
 
+from convmixer_jax.runs.memory import gigabytes
+
 
 def rate_columns(rate: dict[str, Any] | None) -> str:
     """Returns the median of images per second and its quartiles in two columns, empty for None."""
@@ -19,17 +21,13 @@ def significant(value: float) -> str:
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 
 
-def gigabytes(count: int | None) -> str:
-    """Returns bytes as 1.23 GB, "-" for None."""
-    return "-" if count is None else f"{count / 1e9:.2f} GB"
-
-
 def row_line(row: dict[str, Any], width: int) -> str:
     """Returns a side as a line of `speed_table`; only the note where it is not available."""
     if "note" in row:
         return f"{row['name']:<{width}}  not measured: {row['note']}"
     low, high = row["quartiles"]
     share, ratio, compiling = row.get("share_of_product"), row.get("ratio"), row.get("compile_seconds")
+    on_device = row["device_peak_bytes"]
     return "  ".join((
         f"{row['name']:<{width}}",
         f"{significant(row['images_per_sec']):>9}",
@@ -38,7 +36,7 @@ def row_line(row: dict[str, Any], width: int) -> str:
         f"{'-' if share is None else f'{share:.0%}':>10}",
         f"{'-' if compiling is None else f'{compiling:.1f} s':>8}",
         f"{gigabytes(row['host_peak_bytes']):>9}",
-        f"{gigabytes(row['device_peak_bytes']):>9}",
+        f"{'-' if on_device is None else gigabytes(on_device):>9}",
     ))  # fmt: skip
 
 

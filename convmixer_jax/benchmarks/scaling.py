@@ -6,19 +6,21 @@
 Each axis is walked alone, from the config's own values.
 """
 
+import contextlib
 import importlib.util
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from convmixer_jax.benchmarks.machine import describe_processor
 from convmixer_jax.benchmarks.ours import build_step
 from convmixer_jax.benchmarks.report import significant
 from convmixer_jax.benchmarks.speed import Settings, Sides
 from convmixer_jax.config import to_plain
 from convmixer_jax.errors import UserError
+from convmixer_jax.measuring.machine import describe_processor
 
 # What the flags of the command walk over: names of the axes, and where they are set in the config.
 AXES = {"batch_size": "batch_size", "depth": "model.depth", "kernel_size": "model.kernel_size"}
@@ -26,13 +28,31 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 def check_picture(path: Path) -> None:
-    """Raises UserError where no picture could be written to `path`; said before hours of measuring."""
+    """Raises UserError where no picture could be written to `path`; said before hours of measuring. Leaves no trace."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise UserError("--plot: matplotlib is not installed; pip install -r requirements-test.txt brings it")
+        raise UserError("--plot: matplotlib is not installed; pip install -r requirements.txt brings it")
     if path.suffix not in FORMATS:
         raise UserError(f"--plot {path}: the name must end in one of {', '.join(FORMATS)}")
-    if not path.parent.is_dir():
-        raise UserError(f"--plot {path}: there is no folder {path.parent}; make it first")
+    with picture_mistakes(path):
+        if not path.parent.is_dir():
+            raise UserError(f"--plot {path}: there is no folder {path.parent}; make it first")
+        target = Path(os.path.realpath(path))  # of a link it is the file behind it that comes and goes
+        there = target.exists()
+        with target.open("ab"):
+            pass
+        if not there:
+            target.unlink()
+
+
+@contextlib.contextmanager
+def picture_mistakes(path: Path) -> Iterator[None]:
+    """Turns an error of the system, about the picture at `path`, into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"--plot {path}: it cannot be written ({error.strerror}); name a new file in a folder that is yours"
+        ) from error
 
 
 def measure_point(config: ConfigDict, settings: Settings) -> dict[str, Any]:
@@ -85,7 +105,10 @@ def scaling_table(measured: dict[str, Any]) -> list[str]:
 
 
 def draw(measured: dict[str, Any], path: Path) -> None:
-    """Writes a picture with a panel per axis: medians and quartiles, and what constant FLOP/s would give, dashed."""
+    """Writes a picture with a panel per axis: medians and quartiles, and what constant FLOP/s would give, dashed.
+
+    Raises UserError where it cannot.
+    """
     from matplotlib.figure import Figure
 
     axes = list(dict.fromkeys(row["axis"] for row in measured["rows"]))
@@ -112,4 +135,5 @@ def draw(measured: dict[str, Any], path: Path) -> None:
         panel.legend()
     panels[0].set_ylabel("images/s of the update")
     figure.suptitle(measured["machine"]["processor"])
-    figure.savefig(path)
+    with picture_mistakes(path):
+        figure.savefig(path)

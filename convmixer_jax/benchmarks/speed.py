@@ -7,19 +7,20 @@ Every side has a process of its own, and all are timed in turn: a machine that i
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from convmixer_jax.benchmarks.machine import describe_processor
 from convmixer_jax.benchmarks.ours import FixedBatch, build_eval, build_input, build_product, build_step, build_train
-from convmixer_jax.benchmarks.timing import measure_together
 from convmixer_jax.benchmarks.torch_side import MODES, build_torch, check_comparable
 from convmixer_jax.benchmarks.workers import Build, UnavailableError, Worker
 from convmixer_jax.config import to_plain
 from convmixer_jax.errors import UserError, lookup
+from convmixer_jax.measuring.machine import describe_processor
+from convmixer_jax.measuring.timing import measure_together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +42,15 @@ class Settings:
 class Sides:
     """The processes of one comparison; a `with` block ends them.
 
-    rows: by name, {name, note} of a side that is not available, and of the others, after `measure`,
-    {name, images_per_sec, quartiles, images_per_call, host_peak_bytes, device_peak_bytes, **facts}.
+    workers: the sides that are available, by name. rows: by name, {name, note} of a side that is not, and of the
+    others, after `measure`, {name, images_per_sec, quartiles, images_per_call, host_peak_bytes, device_peak_bytes,
+    **facts}.
     """
 
     def __init__(self, settings: Settings):
         self.settings = settings
         self.workers: dict[str, Worker] = {}
+        self.required: set[str] = set()
         self.rows: dict[str, dict[str, Any]] = {}
         self._cleanup = contextlib.ExitStack()
 
@@ -67,22 +70,37 @@ class Sides:
             name, build, arguments, allocator=self.settings.allocator, call_seconds=self.settings.call_seconds
         )
         self._cleanup.callback(worker.close)
+        self.workers[name] = worker
+        if required:
+            self.required.add(name)
+        self.ask(name, lambda worker: worker.wait_until_ready(self.settings.ready_seconds))
+        return worker.facts if name in self.workers else {}
+
+    def ask(self, name: str, question: Callable[[Worker], Any]) -> Any:
+        """Returns what an available side answers; None of one that is not, or not any more after this.
+
+        Raises UserError where it was required. A side that is lost gets its note, and its process is ended: it might
+        compile for minutes yet while the others are timed.
+        """
+        if name not in self.workers:
+            return None
         try:
-            worker.wait_until_ready(self.settings.ready_seconds)
+            return question(self.workers[name])
         except UnavailableError as error:
-            if required:
+            self.workers.pop(name).close()
+            if name in self.required:
                 raise UserError(f"{name}: {error}") from error
             self.rows[name]["note"] = str(error)
-            return {}
-        self.workers[name] = worker
-        return worker.facts
+            return None
 
     def measure(self) -> None:
-        """Times the sides in turn and fills `rows`."""
-        calls = {name: worker.call for name, worker in self.workers.items()}
+        """Times the sides in turn and fills `rows`; what is lost meanwhile has a note."""
+        calls = {name: functools.partial(self.ask, name, lambda worker: worker.call()) for name in self.workers}
         timings = measure_together(calls, self.settings.repetitions)
-        for name, worker in self.workers.items():
-            peaks = worker.peaks()
+        for name, worker in list(self.workers.items()):
+            peaks = self.ask(name, lambda worker: worker.peaks())
+            if peaks is None:
+                continue
             self.rows[name] |= {
                 "images_per_sec": timings[name].rate(worker.images),
                 "quartiles": timings[name].rate_quartiles(worker.images),
@@ -137,6 +155,8 @@ def compare(sides: Sides) -> dict[str, Any] | None:
 
 def measure_program(benchmark: str, config: ConfigDict, settings: Settings, build: Build) -> dict[str, Any]:
     """Returns the measured program of `build` on a fixed batch, beside PyTorch where settings.against says so."""
+    if settings.modes and not settings.against:
+        raise UserError(f"--modes is {' '.join(settings.modes)}: these are PyTorch's; add --against torch")
     modes = (settings.modes or list(MODES)) if settings.against else []
     if settings.against:
         check_comparable(config)

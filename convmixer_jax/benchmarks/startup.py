@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 import convmixer_jax
-from convmixer_jax.benchmarks.machine import describe_processor
 from convmixer_jax.errors import UserError
+from convmixer_jax.measuring.machine import describe_processor
 from convmixer_jax.runs import provenance
 
 # The line in which a run tells its start-up, and a part of it: "start-up: imports 2.1 s, data 0.4 s ... = 9.0 s".

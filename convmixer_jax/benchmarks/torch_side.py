@@ -21,11 +21,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from convmixer_jax.benchmarks.machine import usable_cores
 from convmixer_jax.benchmarks.ours import FixedBatch, eval_size, random_batch
 from convmixer_jax.benchmarks.workers import UnavailableError
 from convmixer_jax.data.datasets import DATASETS
 from convmixer_jax.errors import UserError, lookup
+from convmixer_jax.measuring.machine import usable_cores
 
 DEVICES = {"cpu": "cpu", "gpu": "cuda"}  # by JAX's name of the platform
 
@@ -128,18 +128,20 @@ def make_forward(model: Any, images: Any, autocast: Any) -> Callable[[], None]:
     return forward
 
 
-def build_torch(config: ConfigDict, fixed: FixedBatch, mode_name: str, training: bool, platform: str) -> TorchSide:
-    """Returns the update, or the evaluation, of one batch in the mode, a row of MODES.
+def import_torch() -> Any:
+    """Returns the module; raises UnavailableError where the PyTorch that there is cannot be imported."""
+    try:
+        import torch
+    except Exception as error:  # a library that is missing, a version that does not fit: anything
+        told, *_ = str(error).strip().splitlines() or [type(error).__name__]
+        raise UnavailableError(f"PyTorch cannot be imported: {told}") from error
+    return torch
 
-    platform: where ours runs, as JAX calls it. Raises UserError where PyTorch cannot run there, UnavailableError
-    where it cannot compile.
-    """
+
+def prepare_torch(device: str) -> None:
+    """Lets PyTorch have all cores, and what is known to make it quick. Raises UserError where it has no such device."""
     import torch
 
-    from convmixer_jax.benchmarks.torch_model import ACTIVATIONS, ConvMixer
-
-    mode = lookup(MODES, mode_name, "--modes")
-    device = lookup(DEVICES, platform, "--against torch: the platform")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--against torch: this PyTorch sees no GPU, where ours runs; install one that does")
     torch.set_num_threads(usable_cores())
@@ -147,6 +149,19 @@ def build_torch(config: ConfigDict, fixed: FixedBatch, mode_name: str, training:
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
 
+
+def build_torch(config: ConfigDict, fixed: FixedBatch, mode_name: str, training: bool, platform: str) -> TorchSide:
+    """Returns the update, or the evaluation, of one batch in the mode, a row of MODES.
+
+    platform: where ours runs, as JAX calls it. Raises UserError where PyTorch cannot run there, UnavailableError
+    where it cannot be imported or cannot compile.
+    """
+    torch = import_torch()
+    from convmixer_jax.benchmarks.torch_model import ACTIVATIONS, ConvMixer
+
+    mode = lookup(MODES, mode_name, "--modes")
+    device = lookup(DEVICES, platform, "--against torch: the platform")
+    prepare_torch(device)
     dataset = fixed.of(DATASETS[config.dataset])
     sizes = {name: config.model[name] for name in ("dim", "depth", "patch_size", "kernel_size")}
     model: Any = ConvMixer(
@@ -157,8 +172,7 @@ def build_torch(config: ConfigDict, fixed: FixedBatch, mode_name: str, training:
     )
     layout = torch.channels_last if mode.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout).train(training)
-    size = config.batch_size if training else eval_size(config)
-    batch = random_batch(dataset, size)
+    batch = random_batch(dataset, config.batch_size if training else eval_size(config))
     images = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).to(device).contiguous(memory_format=layout)
     targets = torch.from_numpy(batch["target"]).to(device)
 
@@ -171,7 +185,7 @@ def build_torch(config: ConfigDict, fixed: FixedBatch, mode_name: str, training:
     on_gpu = device == "cuda"
     wait, peak = (torch.cuda.synchronize, torch.cuda.max_memory_allocated) if on_gpu else (lambda: None, lambda: None)
     try:
-        return TorchSide(once, size, mode, wait, peak)
+        return TorchSide(once, len(images), mode, wait, peak)
     except Exception as error:
         if not mode.compiled:
             raise

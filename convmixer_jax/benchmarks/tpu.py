@@ -28,32 +28,31 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from convmixer_jax.benchmarks.ours import FixedBatch, compile_timed, on_fixed_batch
-from convmixer_jax.benchmarks.report import gigabytes, significant
+from convmixer_jax.benchmarks.report import significant
 from convmixer_jax.config import to_plain
 from convmixer_jax.data.datasets import DATASETS
 from convmixer_jax.errors import UserError, lookup
-from convmixer_jax.ops.choice import AUTO, REFERENCE
-from convmixer_jax.ops.depthwise.implementations import IMPLEMENTATIONS
+from convmixer_jax.ops.choice import AUTO, OPS, compiler_options
 from convmixer_jax.runs import provenance
+from convmixer_jax.runs.memory import gigabytes
 from convmixer_jax.training.assembly import choose_ops
 from convmixer_jax.training.mesh import mesh_over, replicated
 
-# What a TPU may have: all but the CPU's own.
-ROWS = (REFERENCE, *IMPLEMENTATIONS)
+# What a TPU may have: all but what asks for options of the CPU's compiler, and so is made for it.
+ROWS = tuple(name for name in OPS if not compiler_options(name, "cpu"))
 
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Of one chip: FLOP/s of bfloat16 products, bytes/s and bytes of its memory, cycles/s.
+    """Of one chip: FLOP/s of bfloat16 products, bytes/s of its memory, cycles/s.
 
     vector_slots: arithmetic instructions on float32 values that the vector unit can make in a cycle.
     """
 
     flops_per_sec: float
     bytes_per_sec: float
-    memory_bytes: int
     cycles_per_sec: float
     vector_slots: int
 
@@ -70,10 +69,10 @@ class Chip:
         return flops / (0.75 * self.vector_slots)
 
 
-# cloud.google.com/tpu/docs/v5e: 197 TFLOP/s in bfloat16, 819 GB/s, 16 GB; four matrix units of 128 x 128, which at two
+# cloud.google.com/tpu/docs/v5e: 197 TFLOP/s in bfloat16, 819 GB/s; four matrix units of 128 x 128, which at two
 # operations a cycle puts the clock at 1.5 GHz. The vector unit: 8 x 128 lanes of four slots
 # (jax-ml.github.io/scaling-book/tpus). Float32 operands are rounded to bfloat16, by JAX's default precision.
-CHIPS = {"v5e": Chip(197e12, 819e9, 16 * 2**30, 197e12 / (4 * 128 * 128 * 2), 8 * 128 * 4)}
+CHIPS = {"v5e": Chip(197e12, 819e9, 197e12 / (4 * 128 * 128 * 2), 8 * 128 * 4)}
 
 
 def absent_devices(topology: str) -> list[jax.Device]:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from convmixer_jax.errors import UserError, lookup
 from convmixer_jax.runs.allocator import VARIABLES
+from convmixer_jax.runs.memory import host_peak_bytes, is_out_of_memory
 
 # glibc gives large blocks back to the system and gets them anew, page by page, in every update. A run of ours keeps
 # them (runs/allocator.py); PyTorch gains by it, and by huge pages, too, so a comparison without would flatter us.
@@ -69,8 +70,6 @@ def _variables(values: dict[str, str]) -> Iterator[None]:
 
 def _serve(connection: Connection, build: Build, arguments: tuple[Any, ...], call_seconds: float) -> None:
     """Builds and warms up a side, then runs it whenever it is told to; what goes wrong is told, too."""
-    from convmixer_jax.benchmarks.machine import host_peak_bytes
-
     try:
         side = build(*arguments)
         side.run(1)
@@ -86,8 +85,12 @@ def _serve(connection: Connection, build: Build, arguments: tuple[Any, ...], cal
         connection.send(("mistake", str(error)))
     except UnavailableError as error:
         connection.send(("unavailable", str(error)))
-    except Exception:
-        connection.send(("failed", traceback.format_exc()))
+    except Exception as error:
+        if is_out_of_memory(error):
+            first, *_ = str(error).strip().splitlines() or ["MemoryError"]
+            connection.send(("unavailable", f"not enough memory: {first[:200]}"))
+        else:
+            connection.send(("failed", traceback.format_exc()))
 
 
 class Worker:
@@ -109,11 +112,16 @@ class Worker:
             self._process.start()
         theirs.close()  # so that the end of the process is noticed
 
-    def _receive(self) -> Any:
-        """Returns what the process answers. Raises UserError, UnavailableError, or RuntimeError with its traceback."""
+    def _receive(self, request: str | None = None) -> Any:
+        """Returns what the process answers, to `request` if there is one.
+
+        Raises UserError, UnavailableError, or RuntimeError with its traceback.
+        """
         try:
+            if request:
+                self._connection.send(request)
             kind, answer = self._connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, ConnectionError):
             self._process.join()
             raise UnavailableError(
                 f"its process ended with code {self._process.exitcode}"
@@ -135,14 +143,12 @@ class Worker:
         self.count, self.images, self.facts = answer["count"], answer["images"], answer["facts"]
 
     def call(self) -> None:
-        """Lets the side make its updates and waits for them."""
-        self._connection.send("run")
-        self._receive()
+        """Lets the side make its updates and waits for them; raises UnavailableError where it is lost by it."""
+        self._receive("run")
 
     def peaks(self) -> dict[str, int | None]:
         """Ends the side; returns the most bytes that it used: host, and device where the platform tells."""
-        self._connection.send("end")
-        return self._receive()
+        return self._receive("end")
 
     def close(self) -> None:
         """Ends the process, whatever it does."""

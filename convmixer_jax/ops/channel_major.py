@@ -14,9 +14,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from convmixer_jax.ops.activations import wide
 from convmixer_jax.ops.depthwise.contract import zeros_before
+
+# What XLA's CPU backend needs to sum many numbers at the speed of memory: the order of a sum may change, NaN and Inf
+# stay what they are.
+CPU_OPTIONS: dict[str, bool | int] = {"xla_cpu_enable_fast_math": True, "xla_cpu_prefer_vector_width": 512}
 
 # Outputs of one reduction: of more, LLVM keeps the accumulators in memory and takes twice as long.
 MOST_OUTPUTS = 15
@@ -94,6 +99,17 @@ class ChannelMajor:
     """A Layout of maps [C, H, W, B]. grouped: whether to take channels in groups."""
 
     grouped: bool = True
+
+    def lacks(self, kernel_size: int, dtype: DTypeLike, map_size: tuple[int, int], platform: str) -> None:
+        """See Layout: it can do everything, though nobody would want it on an accelerator."""
+
+    def compiler_options(self, platform: str) -> dict[str, bool | int]:
+        """See Layout."""
+        return CPU_OPTIONS if platform == "cpu" else {}
+
+    def loops_well(self, platform: str) -> bool:
+        """See Layout."""
+        return True
 
     def across_devices(self) -> "ChannelMajor":
         """See Layout: all channels at once, or each group would wait for sums of its own."""

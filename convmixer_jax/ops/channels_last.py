@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from convmixer_jax.ops.activations import wide
 from convmixer_jax.ops.depthwise.contract import Depthwise
@@ -19,9 +20,21 @@ ALL_BUT_CHANNELS = (0, 1, 2)
 
 @dataclasses.dataclass(frozen=True)
 class ChannelsLast:
-    """A Layout of maps [B, H, W, C]. depthwise: how the convolutions are computed."""
+    """A Layout of maps [B, H, W, C]. convolution: how the depthwise convolutions are computed."""
 
     convolution: Depthwise
+
+    def lacks(self, kernel_size: int, dtype: DTypeLike, map_size: tuple[int, int], platform: str) -> str | None:
+        """See Layout."""
+        return self.convolution.lacks(kernel_size, dtype, map_size, platform)
+
+    def compiler_options(self, platform: str) -> dict[str, bool | int]:
+        """See Layout."""
+        return {}
+
+    def loops_well(self, platform: str) -> bool:
+        """See Layout: XLA's CPU backend has no quick convolutions in a loop."""
+        return platform != "cpu"
 
     def across_devices(self) -> "ChannelsLast":
         """See Layout."""

@@ -1,6 +1,7 @@
 """Which implementation of the operations runs: the table of them, and what `auto` takes.
 
-    implementation, why = choose("auto", Case("cpu", "float32", kernel_size=5, map_size=(16, 16), channels=256))
+    case = ops_case("cpu", "float32", kernel_size=5, patch_size=2, image_shape=(32, 32, 3))
+    implementation, why = choose("auto", case)
 
 choices.json holds what was measured to be the quickest, by platform, dtype and kernel size;
 `python -m convmixer_jax.benchmark ops --write` measures again on the machine at hand. To add an implementation, add a
@@ -28,10 +29,6 @@ OPS: dict[str, Layout | None] = {
     **{name: ChannelsLast(convolution) for name, convolution in IMPLEMENTATIONS.items()},
 }
 
-# What XLA's CPU backend needs to sum many numbers at the speed of memory: the order of a sum may change, NaN and Inf
-# stay what they are.
-CPU_OPTIONS: dict[str, bool | int] = {"xla_cpu_enable_fast_math": True, "xla_cpu_prefer_vector_width": 512}
-
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -41,15 +38,20 @@ class Case:
     dtype: str
     kernel_size: int
     map_size: tuple[int, int]
-    channels: int
+
+
+def ops_case(
+    platform: str, dtype: str, *, kernel_size: int, patch_size: int, image_shape: tuple[int, int, int]
+) -> Case:
+    """Returns the case of a model on images (H, W, C)."""
+    height, width, _ = image_shape
+    return Case(platform, dtype, kernel_size, (height // patch_size, width // patch_size))
 
 
 def lacks(name: str, case: Case) -> str | None:
     """Returns what keeps an implementation of OPS from a case, in a few words, or None."""
     layout = OPS[name]
-    if not isinstance(layout, ChannelsLast):
-        return None
-    return layout.convolution.lacks(case.kernel_size, case.dtype, case.map_size, case.channels, case.platform)
+    return layout.lacks(case.kernel_size, case.dtype, case.map_size, case.platform) if layout else None
 
 
 @functools.cache
@@ -76,7 +78,7 @@ def choose(name: str, case: Case) -> tuple[str, str | None]:
         lookup({AUTO: None, **OPS}, name, "config.model.ops")
     wanted = quickest(case) if name == AUTO else name
     missing = lacks(wanted, case)
-    if missing and name != AUTO and lacks(wanted, Case(case.platform, "float32", 3, (32, 32), 256)):
+    if missing and name != AUTO and lacks(wanted, Case(case.platform, "float32", 3, (32, 32))):
         raise UserError(
             f"config.model.ops is {name!r}: {missing}; this platform is {case.platform}, take 'auto' or "
             f"{REFERENCE!r}, which run everywhere"
@@ -86,4 +88,12 @@ def choose(name: str, case: Case) -> tuple[str, str | None]:
 
 def compiler_options(name: str, platform: str) -> dict[str, bool | int]:
     """Returns what a program with an implementation is compiled with."""
-    return CPU_OPTIONS if platform == "cpu" and isinstance(OPS[name], ChannelMajor) else {}
+    layout = OPS[name]
+    return layout.compiler_options(platform) if layout else {}
+
+
+def loops_well(name: str, platform: str) -> bool:
+    """Whether an update with an implementation is as fast inside of a loop of several updates as outside."""
+    layout = OPS[name]
+    # XLA's CPU backend has no quick convolutions in a loop.
+    return layout.loops_well(platform) if layout else platform != "cpu"

@@ -11,10 +11,23 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
+from jax.typing import DTypeLike
 
 
 class Layout(Protocol):
-    """A frozen, hashable object: it is a static argument of operations."""
+    """A frozen, hashable object: it is a static argument of operations.
+
+    platform: cpu, gpu or tpu, everywhere.
+    """
+
+    def lacks(self, kernel_size: int, dtype: DTypeLike, map_size: tuple[int, int], platform: str) -> str | None:
+        """Returns what keeps it from maps (H, W) of a dtype on a platform, in a few words, or None."""
+
+    def compiler_options(self, platform: str) -> dict[str, bool | int]:
+        """Returns XLA's options that a program with it is compiled with."""
+
+    def loops_well(self, platform: str) -> bool:
+        """Whether an update is as fast inside of a loop of several updates as outside."""
 
     def across_devices(self) -> "Layout":
         """Returns the layout for a part of a batch, where sums are made over devices, too."""

@@ -10,6 +10,7 @@ temporary folder that is renamed when everything is in it.
 """
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,46 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # what a damaged file makes Orbax and its storage library raise is of any kind
-            earlier = [saved for saved in self.steps() if saved < step]
-            way_out = f"go on from step {earlier[-1]}" if earlier else "begin again"
-            raise UserError(
-                f"checkpoint {self.directory / str(step)} is damaged ({type(error).__name__}: {str(error)[:200]}): "
-                f"restore it from a copy, or move it away to {way_out}"
-            ) from error
+            raise self._damaged(step, error) from error
+
+    def _damaged(self, step: int, error: Exception) -> UserError:
+        earlier = [saved for saved in self.steps() if saved < step]
+        way_out = f"go on from step {earlier[-1]}" if earlier else "begin again"
+        return UserError(
+            f"checkpoint {self.directory / str(step)} is damaged ({type(error).__name__}: {str(error)[:200]}): "
+            f"restore it from a copy, or move it away to {way_out}"
+        )
+
+    def groups(self, step: int) -> list[str]:
+        """Returns the keys at the top of a step's tree. Raises UserError where the checkpoint cannot be read."""
+        return list(self._saved_tree(step))
+
+    def restore_groups(self, step: int, names: Iterable[str]) -> dict[str, Any]:
+        """Returns these groups of a step's tree as they were saved, on the first device; reads nothing of the others.
+
+        names: of `groups`. Raises UserError where the checkpoint cannot be read.
+        """
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        saved = self._saved_tree(step)
+        wanted = {name: saved[name] for name in names}
+        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), wanted)
+        each = ocp.checkpoint_utils.construct_restore_args(abstract)
+        args = ocp.args.PyTreeRestore(abstract, restore_args=each, partial_restore=True)
+        # The manager's handler restores whole trees only.
+        try:
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                return dict(reader.restore(self.directory.absolute() / str(step) / "state", args=args))
+        except Exception as error:  # see `restore`
+            raise self._damaged(step, error) from error
+
+    def _saved_tree(self, step: int) -> dict[str, Any]:
+        try:
+            saved: dict[str, Any] | None = self._manager.item_metadata(step)["state"].tree
+            if not saved:
+                raise ValueError("its list of arrays is missing")
+            return saved
+        except Exception as error:  # see `restore`
+            raise self._damaged(step, error) from error
 
     def _check_leaves(self, step: int, abstract: Any) -> None:
         saved = self._manager.item_metadata(step)["state"]

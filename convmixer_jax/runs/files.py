@@ -56,12 +56,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def make_workdir(path: Path) -> None:
-    """Makes the folder, with parents, and sees that a file can be written. Raises UserError where it cannot."""
+def make_workdir(path: Path, flag: str = "--workdir") -> None:
+    """Makes the folder, with parents, and sees that a file can be written. Raises UserError where it cannot.
+
+    flag: the one that named the folder.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise UserError(
-            f"--workdir {path} cannot be written ({error.strerror}): name a folder that can, or free its place"
+            f"{flag} {path} cannot be written ({error.strerror}): name a folder that can, or free its place"
         ) from error

@@ -3,26 +3,60 @@
     limit = memory_limit(jax.devices())
     print(gigabytes(host_peak_bytes()), device_peak_bytes())
 
-The host's numbers are read from Linux's /proc and /sys; where these are missing, less is known.
+The host's numbers are read from Linux's /proc and /sys; where these are missing, less is known. JAX is imported only
+where devices are asked about.
 """
 
 import re
 import resource
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-import jax
+if TYPE_CHECKING:
+    import jax
 
-# Where a container's limit and use stand, of the second and of the first version of control groups.
+# How allocators say that they have not enough: XLA's; PyTorch's of a GPU; PyTorch's of a CPU and NumPy's.
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "allocate memory", "Unable to allocate")
+
+
+class ControlGroup(NamedTuple):
+    """Files that tell of a container: its limit, its use, and more of its use, where `cache` is the line to look for.
+
+    cache: copies of files that nobody has used lately. They count as used, and are given up when memory is wanted.
+    """
+
+    limit: str
+    used: str
+    statistics: str
+    cache: str
+
+
+# Of the second and of the first version of control groups.
 GROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ControlGroup(
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory.current",
+        "/sys/fs/cgroup/memory.stat",
+        "inactive_file",
+    ),
+    ControlGroup(
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+        "total_inactive_file",
+    ),
 )
 
 
 def gigabytes(number: int) -> str:
     """Returns a number of bytes as "4.58 GB"."""
     return f"{number / 1e9:.2f} GB"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error, of whatever library, says that an allocator had not enough."""
+    return isinstance(error, MemoryError) or any(mark in str(error) for mark in OUT_OF_MEMORY)
 
 
 def _number(path: str, pattern: str) -> int | None:
@@ -41,31 +75,36 @@ def host_peak_bytes() -> int:
     return 1024 * (peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def host_available_bytes(groups: Sequence[tuple[str, str]] = GROUPS) -> int | None:
+def host_available_bytes(groups: Sequence[ControlGroup] = GROUPS) -> int | None:
     """Returns the memory that this process may still take without swapping; None where the system does not tell.
 
-    groups: files of (limit, use) of containers; one without a limit does not count.
+    groups: of containers; one without a limit does not count.
     """
     machine = _number("/proc/meminfo", r"^MemAvailable:\s*(\d+) kB$")
     found = [] if machine is None else [1024 * machine]
-    for files in groups:
-        limit, used = (_number(path, r"^(\d+)$") for path in files)
+    for group in groups:
+        limit, used = (_number(path, r"^(\d+)$") for path in (group.limit, group.used))
         if limit is not None and used is not None:
-            found.append(max(limit - used, 0))
+            cache = _number(group.statistics, rf"^{group.cache} (\d+)$") or 0
+            found.append(max(limit - used + cache, 0))
     return min(found, default=None)
 
 
 def device_peak_bytes() -> int | None:
     """Returns the most memory of any device that was in use; None where the platform does not count."""
+    import jax
+
     statistics = [device.memory_stats() or {} for device in jax.local_devices()]
     return max((found.get("peak_bytes_in_use", 0) for found in statistics), default=0) or None
 
 
-def memory_limit(devices: Sequence[jax.Device]) -> int | None:
+def memory_limit(devices: "Sequence[jax.Device]") -> int | None:
     """Returns the bytes that each of the devices may use in this process; None where nobody tells.
 
     Of an accelerator that is all it gives to a process; CPU devices share what the host has left.
     """
+    import jax
+
     ours = [device for device in devices if device.process_index == jax.process_index()]
     if ours[0].platform == "cpu":
         available = host_available_bytes()

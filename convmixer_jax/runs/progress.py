@@ -3,7 +3,7 @@
     with Progress(total_steps, start_step, batch_size) as progress:
         progress.advance(1)
 
-Everything goes to standard error; standard output is for results.
+Everything goes to standard error; standard output is for results, which `show` prints beside a bar.
 """
 
 import os
@@ -34,6 +34,12 @@ def tell(line: str) -> None:
     except BrokenPipeError:
         # Whoever was watching has gone; the run goes on, and its files tell the same.
         sys.stderr = nowhere()
+
+
+def show(line: str) -> None:
+    """Prints a line of results on standard output, above a bar where there is one. Raises BrokenPipeError."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
 
 
 class Progress:

@@ -24,6 +24,7 @@ from convmixer_jax.runs.metrics_log import MetricsLog
 from convmixer_jax.runs.progress import Progress
 from convmixer_jax.runs.signals import StopRequest
 from convmixer_jax.training.assembly import Experiment
+from convmixer_jax.training.capacity import evaluation_mistakes
 from convmixer_jax.training.dispatch import next_batches
 from convmixer_jax.training.evaluate import evaluate_state
 from convmixer_jax.training.mesh import replicated
@@ -239,9 +240,10 @@ class Loop:
     def evaluate(self, split: str) -> dict[str, Any]:
         """Evaluates the current state on a split and keeps the result in `results`."""
         experiment, source = self.experiment, self.evaluations[split]
-        self.results[split] = evaluate_state(
-            experiment.eval_step, self.state, self.config.eval_params, source, experiment.sizes[split]
-        )
+        with evaluation_mistakes(experiment.eval_batch_size, self.config.input):
+            self.results[split] = evaluate_state(
+                experiment.eval_step, self.state, self.config.eval_params, source, experiment.sizes[split]
+            )
         return self.results[split]
 
     def meta(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The program that makes the updates, compiled before the first of them, and what it needs.
 
+warning = loop_warning(experiment)
 request = memory_request(experiment)
 with start_compiling(experiment, limit, request) as compiling:
     ...                                  # data are read meanwhile
@@ -10,30 +11,55 @@ import concurrent.futures
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from convmixer_jax.models.variants import find_variant
+from convmixer_jax.ops.choice import AUTO, loops_well
 from convmixer_jax.runs.memory import gigabytes
 from convmixer_jax.runs.programs import Origin
-from convmixer_jax.training.assembly import Experiment, abstract_arguments, platform_of
-from convmixer_jax.training.capacity import Request, check_fits, program_need
+from convmixer_jax.training.assembly import Experiment, abstract_arguments, abstract_inputs, choose_ops, platform_of
+from convmixer_jax.training.capacity import Request, check_data_fit, check_fits, program_need
+
+
+def bytes_of(tree: Any) -> int:
+    """Returns the bytes of all leaves, arrays or their shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def loop_warning(experiment: Experiment) -> str | None:
+    """Returns a line on updates that their loop slows down, which config.steps_per_dispatch asked for, or None."""
+    config, platform = experiment.config.copy_and_resolve_references(), platform_of(experiment.mesh)
+    ops, _ = choose_ops(config, experiment.dataset, experiment.mesh)
+    if not experiment.plan.looped or loops_well(ops, platform):
+        return None
+    config.model.ops = AUTO
+    quickest, _ = choose_ops(config, experiment.dataset, experiment.mesh)
+    other = f", or take config.model.ops={AUTO}" if loops_well(quickest, platform) else ""
+    return (
+        f"warning: config.steps_per_dispatch is {config.steps_per_dispatch}: on a {platform} the operations {ops!r} "
+        f"are many times slower inside of a loop of updates; set config.steps_per_dispatch=0{other}"
+    )
 
 
 def memory_request(experiment: Experiment) -> Request:
     """Returns what decides on the memory of the experiment's updates."""
     config, model = experiment.config, experiment.config.model
     height, width, _ = experiment.dataset.image_shape
-    positions = (height // model.patch_size) * (width // model.patch_size)
+    _, data, _ = abstract_inputs(experiment)
+    maps = find_variant(model.variant).maps(model, height, width)
     return Request(
         batch_size=config.batch_size,
         accumulate_steps=config.accumulate_steps,
         per_device=config.batch_size // experiment.mesh.size,
-        depth=model.depth,
-        params_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(experiment.abstract_state.params)),
-        map_bytes=positions * model.dim * jnp.dtype(config.dtype).itemsize,
+        data_bytes=bytes_of(data),
+        depth=len(maps),
+        params_bytes=bytes_of(experiment.abstract_state.params),
+        map_bytes=sum(maps) // max(len(maps), 1) * jnp.dtype(config.dtype).itemsize,
         # XLA's CPU backend keeps what it is told to compute again: measured, not a byte less.
-        remat=None if platform_of(experiment.mesh) == "cpu" else model.remat,
+        remat=None if platform_of(experiment.mesh) == "cpu" or not maps else model.remat,
     )
 
 
@@ -65,7 +91,11 @@ def compile_updates(
 def start_compiling(
     experiment: Experiment, limit: int | None, request: Request
 ) -> Iterator[concurrent.futures.Future[tuple[jax.stages.Compiled, str]]]:
-    """Gives the future of `compile_updates` in a thread; an error inside does not wait for it."""
+    """Gives the future of `compile_updates` in a thread; an error inside does not wait for it.
+
+    Raises UserError where not even the data would fit.
+    """
+    check_data_fit(limit, request)
     thread, abandoned = concurrent.futures.ThreadPoolExecutor(1), threading.Event()
     try:
         yield thread.submit(compile_updates, experiment, limit, request, abandoned)

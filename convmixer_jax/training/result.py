@@ -14,7 +14,8 @@ def make_result(
 
     meta: what the checkpoint of that step carries, see `Loop.meta`. evaluated: n, top1, top5, loss, per_class, and
     top1_flip, top1_raw or top1_ema where they were asked for.
-    train_top1 is of the last whole epoch's updates, on augmented images. `seconds` are wall seconds of all starts;
+    Weights that were not trained here have step 0 and a meta of Nones. train_top1 is of the last whole epoch's updates,
+    on augmented images. `seconds` are wall seconds of all starts;
     `seconds_per_epoch` and `images_per_sec` are of the updates alone, without compilation, evaluation and saving.
     `peak_host_bytes` and `peak_device_bytes` (of one device; None where it does not count) are of this process.
     """
@@ -27,8 +28,8 @@ def make_result(
         "epochs": epochs,
         "params": experiment.num_params,
         "seconds": meta["seconds"],
-        "seconds_per_epoch": meta["step_seconds"] / epochs,
-        "images_per_sec": step * experiment.config.batch_size / meta["step_seconds"],
+        "seconds_per_epoch": meta["step_seconds"] / epochs if step else None,
+        "images_per_sec": step * experiment.config.batch_size / meta["step_seconds"] if step else None,
         "peak_host_bytes": host_peak_bytes(),
         "peak_device_bytes": device_peak_bytes(),
         "per_class_top1": dict(zip(experiment.dataset.class_names, evaluated["per_class"], strict=True)),

@@ -1,7 +1,8 @@
-"""The compiled steps: pure functions of state and batch, with explicit shardings and a donated state.
+"""The steps: pure functions of state and batch.
 
-    train_step = jit_train_step(make_train_step(...), mesh, layout, compiler_options)
-    state, watch = train_step(state, seed, data, batch)        # dispatch.py makes several of them in one call
+    train_step = make_train_step(update, schedule, take=take, prepare=prepare)
+    state, watch = train_step(state, seed, data, batch)        # dispatch.py compiles several of them into one call
+    eval_step = jit_eval_step(make_eval_step(...), mesh, layout, compiler_options)
 
 `data` and `batch` are what the input path gives, and `take` turns them into examples inside the program, so nothing
 but indices crosses to the device in a step of the resident path.
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from convmixer_jax.training.mesh import over_data, replicated
 from convmixer_jax.training.metrics import EvalSums
@@ -82,23 +83,6 @@ def make_eval_step(model: nn.Module, *, take: Take, normalise: Normalise, flip: 
         )
 
     return eval_step
-
-
-def jit_train_step(
-    train_step: TrainStep, mesh: Mesh, layout: TrainState | NamedSharding, compiler_options: dict[str, Any]
-) -> jax.stages.Wrapped:
-    """Compiles a train step: the batch is split, the state lies as `layout` says; its memory is reused.
-
-    layout: a sharding for each leaf of the state, or one for all. compiler_options: of XLA, for this program alone.
-    """
-    whole = replicated(mesh)
-    return jax.jit(
-        train_step,
-        in_shardings=(layout, whole, whole, over_data(mesh)),
-        out_shardings=(layout, whole),
-        donate_argnums=0,
-        compiler_options=compiler_options,
-    )
 
 
 def jit_eval_step(eval_step: EvalStep, mesh: Mesh, layout: Any, compiler_options: dict[str, Any]) -> jax.stages.Wrapped:

@@ -1,9 +1,16 @@
-"""Sides that a worker's process builds in tests, and the smallest config that programs are built of."""
+"""Sides that a worker's process builds in tests, workers that are pretended, and the smallest config of programs.
 
+A worker's process imports this file, so that JAX is not imported here.
+"""
+
+import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
+from typing import Any
 
+import pytest
 from ml_collections import ConfigDict
 
 from convmixer_jax.benchmarks.workers import UnavailableError
@@ -45,6 +52,78 @@ def build_killed() -> Sleeper:
 def build_slow() -> Sleeper:
     time.sleep(60)
     return Sleeper()
+
+
+class Full(Sleeper):
+    """Has not enough memory in its first call, which is the third time that it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs = 0
+
+    def run(self, count: int) -> None:
+        self.runs += 1
+        if self.runs > 2:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nand a page more")
+        super().run(count)
+
+
+class Killed(Full):
+    """Is ended by the system in its first call."""
+
+    def run(self, count: int) -> None:
+        try:
+            super().run(count)
+        except RuntimeError:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Pretended:
+    """Stands in for a Worker: the clock moves on by its seconds. Subclasses say how a side behaves."""
+
+    clock = 0.0
+    made: list["Pretended"] = []  # noqa: RUF012
+
+    def __init__(self, name: str, build: Any, arguments: tuple[Any, ...], *, allocator: str, call_seconds: float):
+        self.name, self.build, self.arguments = name, build, arguments
+        self.facts: dict[str, Any] = {}
+        self.images, self.calls, self.closed = 0, 0, False
+        self.made.append(self)
+
+    def behaviour(self) -> tuple[float | None, int, dict[str, Any]] | None:
+        """Returns seconds and images of a call, and facts. None: not ready in time; seconds None: killed by a call."""
+        raise NotImplementedError
+
+    def wait_until_ready(self, seconds: float | None) -> None:
+        found = self.behaviour()
+        if found is None:
+            raise UnavailableError(f"not ready after {seconds} s")
+        _, self.images, self.facts = found
+
+    def call(self) -> None:
+        # What is not ready would go on compiling, and take the processors from what is timed.
+        assert all(worker.closed for worker in self.made if not worker.facts)
+        self.calls += 1
+        seconds, *_ = self.behaviour() or (None,)
+        if seconds is None:
+            raise UnavailableError("its process ended with code -9")
+        Pretended.clock += seconds
+
+    def peaks(self) -> dict[str, int | None]:
+        return {"host": 2 * 10**9, "device": None}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@contextlib.contextmanager
+def pretending(monkeypatch: pytest.MonkeyPatch, kind: type[Pretended]) -> Iterator[None]:
+    """Puts `kind` in the place of workers, and its clock in that of the machine's; all are closed in the end."""
+    Pretended.clock, Pretended.made = 0.0, []
+    monkeypatch.setattr("convmixer_jax.benchmarks.speed.Worker", kind)
+    monkeypatch.setattr(time, "perf_counter", lambda: Pretended.clock)
+    yield
+    assert all(worker.closed for worker in Pretended.made)
 
 
 def small_config() -> ConfigDict:

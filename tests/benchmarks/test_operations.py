@@ -4,13 +4,11 @@ The sides' processes and times are pretended.
 """
 
 import json
-import time
 from typing import Any
 
 import pytest
 
 from convmixer_jax import benchmark
-from convmixer_jax.benchmarks import speed
 from convmixer_jax.benchmarks.operations import FAR, formatted, measure_operations, operations_table, write_choices
 from convmixer_jax.benchmarks.ours import FixedBatch, build_step
 from convmixer_jax.benchmarks.speed import Settings
@@ -18,54 +16,34 @@ from convmixer_jax.benchmarks.workers import UnavailableError
 from convmixer_jax.errors import UserError
 from convmixer_jax.ops import choice
 from convmixer_jax.ops.choice import CHOICES, OPS
-from tests.benchmarks.sides import small_config, squeezed
+from tests.benchmarks.sides import Pretended, pretending, small_config, squeezed
 from tests.commands import DIGITS
 
 WHERE = {"versions": {"jax": "1", "flax": "2", "python": "3"}, "devices": ["cpu"]}
 # Seconds of a call by implementation, an update each; for bfloat16 half of them, but for the shifted products a tenth.
-SECONDS = {"reference": 6.0, "channel_major": 0.5, "lax": 1.5, "lax_nchw": 1.6, "shifted": 0.6}
+SECONDS: dict[str, float | None] = {"reference": 6.0, "channel_major": 0.5, "lax": 1.5, "lax_nchw": 1.6, "shifted": 0.6}
 
 
-class Pretended:
-    """Stands in for a Worker: the clock moves on by its seconds."""
+class OfTable(Pretended):
+    """Takes the seconds of its row of SECONDS for an update of six."""
 
-    clock = 0.0
-    made: list["Pretended"] = []  # noqa: RUF012
-
-    def __init__(self, name, build, arguments, *, allocator, call_seconds):
-        self.name, self.build, self.config, self.calls, self.images = name, build, arguments[0], 0, 6
-        self.facts: dict[str, Any] = {}
-        self.closed = False
-        Pretended.made.append(self)
-
-    def wait_until_ready(self, seconds):
+    def behaviour(self):
+        dtype = self.arguments[0].dtype
         if self.name not in SECONDS:
-            raise UnavailableError(f"not ready after {seconds:g} s")
-        self.facts = {"platform": "cpu", "provenance": WHERE, "dtype": self.config.dtype}
-
-    def call(self):
-        self.calls += 1
-        share = 1 if self.config.dtype == "float32" else 0.1 if self.name == "shifted" else 0.5
-        Pretended.clock += SECONDS[self.name] * share
-
-    def peaks(self):
-        return {"host": 1, "device": None}
-
-    def close(self):
-        self.closed = True
+            return None
+        share = 1 if dtype == "float32" else 0.1 if self.name == "shifted" else 0.5
+        seconds = SECONDS[self.name]
+        return seconds and seconds * share, 6, {"platform": "cpu", "provenance": WHERE, "dtype": dtype}
 
 
 @pytest.fixture(autouse=True)
 def _pretended(monkeypatch):
-    Pretended.clock, Pretended.made = 0.0, []
-    monkeypatch.setattr(speed, "Worker", Pretended)
-    monkeypatch.setattr(time, "perf_counter", lambda: Pretended.clock)
-    yield
-    assert all(worker.closed for worker in Pretended.made)
+    with pretending(monkeypatch, OfTable):
+        yield
 
 
 def measured(dtypes=("float32",), kernel_sizes=(3,)) -> dict[str, Any]:
-    settings = Settings(3, 0.5, "default", FixedBatch(0, 0), None, (), 60.0)
+    settings = Settings(3, 0.5, "default", FixedBatch(0, 0), None, (), 60)
     return measure_operations(small_config(), settings, dtypes, kernel_sizes)
 
 
@@ -84,7 +62,7 @@ def test_rows_that_are_far_behind_are_timed_once():
         name: 1 if seconds > FAR * 0.5 else 5 for name, seconds in SECONDS.items()
     }
     assert {worker.build for worker in Pretended.made} == {build_step}
-    assert [worker.config.model.ops for worker in Pretended.made] == [worker.name for worker in Pretended.made]
+    assert [worker.arguments[0].model.ops for worker in Pretended.made] == [worker.name for worker in Pretended.made]
 
 
 def test_the_quickest_is_chosen_for_each_dtype_and_kernel_size():
@@ -96,7 +74,8 @@ def test_the_quickest_is_chosen_for_each_dtype_and_kernel_size():
             "bfloat16": {"3": "shifted", "9": "shifted"},
         }
     }
-    asked = [(worker.config.dtype, worker.config.model.kernel_size) for worker in Pretended.made]
+    configs = [worker.arguments[0] for worker in Pretended.made]
+    asked = [(config.dtype, config.model.kernel_size) for config in configs]
     assert list(dict.fromkeys(asked)) == [("float32", 3), ("float32", 9), ("bfloat16", 3), ("bfloat16", 9)]
     lines = operations_table(found)
     assert len(lines) == 1 + 4 * len(OPS) + 1
@@ -116,11 +95,38 @@ def test_a_reference_that_is_not_ready_in_time_is_left_out(monkeypatch):
     assert found["choices"]["cpu"]["float32"] == {"3": "channel_major"}
 
 
+def test_one_that_is_killed_by_its_first_call_is_left_out(monkeypatch):
+    monkeypatch.setitem(SECONDS, "channel_major", None)
+    found = measured()
+    assert found["rows"][1]["note"] == "its process ended with code -9"
+    assert found["choices"]["cpu"]["float32"] == {"3": "shifted"}
+
+
 def test_nothing_that_is_ready_is_a_mistake(monkeypatch):
     for name in list(SECONDS):
         monkeypatch.delitem(SECONDS, name)
-    with pytest.raises(UserError, match="no implementation could be measured; the first: not ready after 60 s"):
-        measured()
+    with pytest.raises(UserError, match="no implementation could be measured; ") as told:
+        measured(kernel_sizes=(3, 5))
+    # Where nothing was ready the platform is not known, so that all were tried.
+    assert str(told.value).endswith(f"measured; {', '.join(OPS)}: not ready after 60 s")
+
+
+def test_every_reason_is_told_once(monkeypatch):
+    def behave(self):
+        raise UnavailableError("no memory" if self.name == "shifted" else "not ready")
+
+    monkeypatch.setattr(OfTable, "behaviour", behave)
+    with pytest.raises(UserError, match="; reference, channel_major, .*: not ready; shifted: no memory$"):
+        measured(("float32", "bfloat16"))
+
+
+def test_no_case_is_measured_where_one_is_a_mistake():
+    # Patches of 4 make a map of 8 x 8 from 32 x 32 pixels, of which a kernel of 15 reaches all from a corner.
+    with pytest.raises(UserError, match="config.model.kernel_size is 17: .* beyond a kernel of 15"):
+        measured(kernel_sizes=(3, 17))
+    with pytest.raises(UserError, match="config.dtype is 'float16'"):
+        measured(("float32", "float16"))
+    assert Pretended.made == []
 
 
 def test_the_table_in_the_package_is_as_it_would_be_written():

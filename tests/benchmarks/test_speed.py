@@ -1,25 +1,24 @@
 """What is made of the sides' times: rates, ratios, shares, notes, tables. The sides' processes are pretended."""
 
 import json
-import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from convmixer_jax.benchmarks import scaling, speed
+from convmixer_jax.benchmarks import scaling
 from convmixer_jax.benchmarks.ours import FixedBatch, build_eval, build_step, build_train
 from convmixer_jax.benchmarks.report import significant, speed_table
 from convmixer_jax.benchmarks.scaling import check_picture, draw, measure_scaling, scaling_table
 from convmixer_jax.benchmarks.speed import Settings, measure_eval, measure_input, measure_step, measure_train
 from convmixer_jax.benchmarks.torch_side import MODES
-from convmixer_jax.benchmarks.workers import UnavailableError
 from convmixer_jax.errors import UserError
-from tests.benchmarks.sides import small_config, squeezed
+from tests.benchmarks.sides import Pretended, pretending, small_config, squeezed
 
 OURS = {"dtype": "float32", "platform": "cpu", "devices": 1, "flops_per_image": 5_000_000, "compile_seconds": 1.5}
 WHERE = {"versions": {"jax": "1", "flax": "2", "python": "3"}, "devices": ["cpu"]}
 # By name of the side: seconds of a call, facts. A call handles 100 images, or one product.
-SIDES: dict[str, tuple[float, dict[str, Any]]] = {
+SIDES: dict[str, tuple[float | None, dict[str, Any]]] = {
     "ours": (0.010, OURS | {"provenance": WHERE}),
     "train": (0.020, OURS | {"provenance": WHERE}),
     "step": (0.010, OURS | {"provenance": WHERE}),
@@ -32,44 +31,25 @@ SIDES: dict[str, tuple[float, dict[str, Any]]] = {
 MODES_USED = ["eager-nchw-float32", "eager-nhwc-float32", "eager-nhwc-bfloat16", "compiled-nhwc-float32"]
 
 
-class Pretended:
-    """Stands in for a Worker: the clock moves on by its seconds."""
+class OfTable(Pretended):
+    """Behaves as its row of SIDES says."""
 
-    clock = 0.0
-    made: list["Pretended"] = []  # noqa: RUF012
-
-    def __init__(self, name, build, arguments, *, allocator, call_seconds):
-        self.name, self.build, self.arguments, self.facts, self.closed = name, build, arguments, {}, False
-        self.images = 1 if name == "product" else 100
-        Pretended.made.append(self)
-
-    def wait_until_ready(self, seconds):
+    def behaviour(self):
         if self.name not in SIDES:
-            raise UnavailableError("no compiler")
-        self.facts = dict(SIDES[self.name][1])
-
-    def call(self):
-        Pretended.clock += SIDES[self.name][0]
-
-    def peaks(self):
-        return {"host": 2 * 10**9, "device": None}
-
-    def close(self):
-        self.closed = True
+            return None
+        seconds, facts = SIDES[self.name]
+        return seconds, 1 if self.name == "product" else 100, dict(facts)
 
 
 @pytest.fixture(autouse=True)
 def _pretended(monkeypatch):
-    Pretended.clock, Pretended.made = 0.0, []
-    monkeypatch.setattr(speed, "Worker", Pretended)
-    monkeypatch.setattr(time, "perf_counter", lambda: Pretended.clock)
-    yield
-    assert all(worker.closed for worker in Pretended.made)
+    with pretending(monkeypatch, OfTable):
+        yield
 
 
 def settings(**changed: Any) -> Settings:
     given: dict[str, Any] = {"repetitions": 3, "call_seconds": 0.5, "allocator": "default", "fixed": FixedBatch(0, 0)}
-    return Settings(**given | {"against": None, "modes": (), "ready_seconds": None} | changed)
+    return Settings(**given | {"against": None, "modes": (), "ready_seconds": 60} | changed)
 
 
 def test_ours_is_put_over_the_fastest_of_its_dtype():
@@ -87,12 +67,15 @@ def test_ours_is_put_over_the_fastest_of_its_dtype():
     assert rows["torch eager-nchw-float32"]["ratio"] == pytest.approx(4)
     assert "share_of_product" not in rows["torch eager-nhwc-bfloat16"]
     assert "ratio" not in rows["torch eager-nhwc-bfloat16"]
-    assert rows["torch compiled-nhwc-float32"] == {"name": "torch compiled-nhwc-float32", "note": "no compiler"}
+    assert rows["torch compiled-nhwc-float32"] == {
+        "name": "torch compiled-nhwc-float32",
+        "note": "not ready after 60 s",
+    }
 
     head, first, *_, note, ratio, _, machine, how = speed_table(measured)
     assert head.split()[:3] == ["step", "images/s", "quartiles"]
     assert squeezed(first) == "ours 10,000 10,000 - 10,000 - 50% 1.5 s 2.00 GB -"
-    assert note.endswith("not measured: no compiler")
+    assert note.endswith("not measured: not ready after 60 s")
     assert ratio == "ours over the fastest of the same dtype (torch eager-nhwc-float32): 2.00"
     assert "torch 9.9" in machine
     assert how.startswith("3 calls of each in turn")
@@ -142,8 +125,23 @@ def test_what_cannot_be_compared_is_refused_at_once(monkeypatch):
     monkeypatch.setitem(SIDES, "ours", (0.01, OURS | {"devices": 8}))
     with pytest.raises(UserError, match="which is 8 here: .* set --config.devices=1"):
         measure_step(small_config(), settings(against="torch"))
+    with pytest.raises(UserError, match="--modes is eager-nchw-float32: these are PyTorch's; add --against torch"):
+        measure_step(small_config(), settings(modes=MODES_USED[:1]))
+
+
+def test_a_side_that_is_lost_has_a_note_unless_it_was_required(monkeypatch):
+    monkeypatch.setitem(SIDES, "torch eager-nhwc-float32", (None, {"dtype": "float32", "version": "9.9"}))
+    measured = measure_step(small_config(), settings(against="torch", modes=MODES_USED))
+    rows = {row["name"]: row for row in measured["rows"]}
+    lost = {"name": "torch eager-nhwc-float32", "note": "its process ended with code -9"}
+    assert rows["torch eager-nhwc-float32"] == lost
+    assert measured["against"] == {"fastest": "torch eager-nchw-float32", "ratio": pytest.approx(4)}
+    assert [worker.calls for worker in Pretended.made if worker.name == "torch eager-nhwc-float32"] == [1]
+    monkeypatch.setitem(SIDES, "ours", (None, OURS))
+    with pytest.raises(UserError, match="^ours: its process ended with code -9$"):
+        measure_step(small_config(), settings())
     monkeypatch.delitem(SIDES, "product")
-    with pytest.raises(UserError, match="product: no compiler"):
+    with pytest.raises(UserError, match="product: not ready after 60 s"):
         measure_step(small_config(), settings())
 
 
@@ -182,15 +180,29 @@ def test_scaling_walks_each_axis(monkeypatch, tmp_path):
 
 
 def test_a_point_that_cannot_be_measured_has_a_note(monkeypatch):
+    monkeypatch.setitem(SIDES, "ours", (None, OURS))
+    with pytest.raises(UserError, match="no point could be measured; the first: its process ended with code -9"):
+        measure_scaling(small_config(), settings(), {"depth": [1]})
     monkeypatch.delitem(SIDES, "ours")
-    with pytest.raises(UserError, match="no point could be measured; the first: no compiler"):
+    with pytest.raises(UserError, match="no point could be measured; the first: not ready after 60 s"):
         measure_scaling(small_config(), settings(), {"depth": [1]})
 
     def refuse(self, seconds):
         raise UserError("config.model.kernel_size is 9: too large")
 
-    monkeypatch.setattr(Pretended, "wait_until_ready", refuse)
+    monkeypatch.setattr(OfTable, "wait_until_ready", refuse)
     assert scaling.measure_point(small_config(), settings())["note"].endswith("too large")
+
+
+def test_looking_whether_a_picture_can_be_written_leaves_no_trace(tmp_path):
+    there, link = tmp_path / "there.png", tmp_path / "link.png"
+    there.write_text("an older picture")
+    link.symlink_to(tmp_path / "behind.png")
+    for path in (there, link, tmp_path / "new.png"):
+        check_picture(path)
+    assert there.read_text() == "an older picture"
+    assert link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [link, there]
 
 
 def test_a_picture_is_refused_before_measuring(monkeypatch, tmp_path):
@@ -198,6 +210,12 @@ def test_a_picture_is_refused_before_measuring(monkeypatch, tmp_path):
         check_picture(tmp_path / "a.gif")
     with pytest.raises(UserError, match="there is no folder"):
         check_picture(tmp_path / "none/a.png")
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
+    with pytest.raises(UserError, match=r"folder.png: it cannot be written \(Is a directory\); name a new file"):
+        check_picture(folder)
+    with pytest.raises(UserError, match="--plot /dev/fd/a.png: it cannot be written"):
+        check_picture(Path("/dev/fd/a.png"))
     monkeypatch.setattr(scaling.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="matplotlib is not installed"):
         check_picture(tmp_path / "a.png")

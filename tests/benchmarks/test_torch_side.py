@@ -1,6 +1,7 @@
 """PyTorch's side does the same work as ours: the same update of the same weights, the same logits."""
 
 import contextlib
+import sys
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from convmixer_jax.benchmarks.torch_model import ACTIVATIONS, ConvMixer
 from convmixer_jax.benchmarks.torch_side import MODES, build_torch, check_comparable, make_forward, make_update
 from convmixer_jax.benchmarks.workers import UnavailableError
 from convmixer_jax.errors import UserError
+from convmixer_jax.ops.activations import ACTIVATIONS as OUR_ACTIVATIONS
 from tests.benchmarks.sides import small_config
 from tests.reference.torch_convmixer import load_variables, read_parameters
 
@@ -84,11 +86,23 @@ def test_modes_are_what_their_names_say(monkeypatch):
     assert len(MODES) == 8
 
 
+def test_every_activation_has_its_module():
+    assert set(ACTIVATIONS) == set(OUR_ACTIVATIONS)
+
+
 def test_evaluation_leaves_the_statistics():
     model = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).eval()
     images = torch.full((2, 3, 4, 4), 5.0)
     make_forward(model, images, contextlib.nullcontext)()
     assert model[0].num_batches_tracked == 0
+
+
+def test_a_broken_pytorch_is_told_in_one_line(monkeypatch, tmp_path):
+    (tmp_path / "torch.py").write_text("raise OSError('libc10.so: cannot open\\nand a page more')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch")
+    with pytest.raises(UnavailableError, match="^PyTorch cannot be imported: libc10.so: cannot open$"):
+        build_torch(small_config(), FIXED, "eager-nchw-float32", True, "cpu")
 
 
 def test_compiling_without_a_compiler_is_told(monkeypatch):

@@ -61,7 +61,7 @@ def test_collectives_of_a_real_program_are_found(mesh):
 
 
 def test_a_roofline_is_the_slower_of_two():
-    chip = Chip(flops_per_sec=100, bytes_per_sec=10, memory_bytes=1, cycles_per_sec=50, vector_slots=16)
+    chip = Chip(flops_per_sec=100, bytes_per_sec=10, cycles_per_sec=50, vector_slots=16)
     assert chip.roofline(flops=300, bytes_accessed=20) == 3
     assert chip.roofline(flops=300, bytes_accessed=40) == 4
     assert chip.vector_cycles(flops=120) == 10  # 12 of 16 slots are filled

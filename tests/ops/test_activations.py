@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from convmixer_jax.models.convmixer import PLAIN_ACTIVATIONS
+from convmixer_jax.models.layers import PLAIN_ACTIVATIONS
 from convmixer_jax.ops.activations import ACTIVATIONS, normal_cdf
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -9,16 +9,16 @@ from convmixer_jax.config import get_base
 from convmixer_jax.data.datasets import DATASETS
 from convmixer_jax.errors import UserError
 from convmixer_jax.ops import choice
-from convmixer_jax.ops.channel_major import ChannelMajor
+from convmixer_jax.ops.channel_major import CPU_OPTIONS, ChannelMajor
 from convmixer_jax.ops.channels_last import ChannelsLast
 from convmixer_jax.ops.choice import (
     CHOICES,
-    CPU_OPTIONS,
     OPS,
     Case,
     choose,
     compiler_options,
     lacks,
+    loops_well,
     quickest,
     read_choices,
 )
@@ -27,7 +27,7 @@ from convmixer_jax.training.assembly import choose_ops
 from convmixer_jax.training.mesh import make_mesh
 
 PLATFORMS = ("cpu", "gpu", "tpu")
-CASE = Case("cpu", "float32", kernel_size=5, map_size=(16, 16), channels=256)
+CASE = Case("cpu", "float32", kernel_size=5, map_size=(16, 16))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_auto_takes_the_reference_where_nothing_was_measured(table, changes):
 
 
 def test_what_a_shape_lacks_takes_the_reference_and_says_why(table):
-    case = Case("gpu", "bfloat16", kernel_size=7, map_size=(32, 32), channels=256)
+    case = Case("gpu", "bfloat16", kernel_size=7, map_size=(32, 32))
     assert choose("auto", case) == choose("pallas", case) == ("pallas", None)
     large = dataclasses.replace(case, kernel_size=31)
     for wanted in ("auto", "pallas"):
@@ -102,8 +102,8 @@ def test_every_implementation_is_a_row():
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("name", [name for name in OPS if not name.startswith("pallas")])
 def test_all_but_the_pallas_rows_can_do_every_shape(name, platform):
-    assert lacks(name, Case(platform, "bfloat16", 31, (224, 224), 3)) is None
-    assert choose(name, Case(platform, "bfloat16", 31, (224, 224), 3)) == (name, None)
+    assert lacks(name, Case(platform, "bfloat16", 31, (224, 224))) is None
+    assert choose(name, Case(platform, "bfloat16", 31, (224, 224))) == (name, None)
 
 
 def test_the_table_names_rows_that_the_platforms_have():
@@ -116,7 +116,7 @@ def test_the_table_names_rows_that_the_platforms_have():
     for platform, by_dtype in choices.items():
         for dtype, by_size in by_dtype.items():
             for size, name in by_size.items():
-                assert lacks(name, Case(platform, dtype, int(size), (32, 32), 256)) is None
+                assert lacks(name, Case(platform, dtype, int(size), (32, 32))) is None
 
 
 def test_a_cpu_without_a_gpu_or_tpu_is_quick_in_both_dtypes():
@@ -129,9 +129,10 @@ def test_a_cpu_without_a_gpu_or_tpu_is_quick_in_both_dtypes():
 
 @pytest.mark.parametrize("name", OPS)
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_options_of_the_compiler_are_for_one_implementation_on_one_platform(name, platform):
+def test_options_of_the_compiler_and_quick_loops_are_for_one_implementation_on_one_platform(name, platform):
     wanted = CPU_OPTIONS if (name, platform) == ("channel_major", "cpu") else {}
     assert compiler_options(name, platform) == wanted
+    assert loops_well(name, platform) == (platform != "cpu" or name == "channel_major")
 
 
 def test_the_case_of_a_run():
@@ -146,9 +147,9 @@ def test_the_case_of_a_run():
         return "reference", None
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("convmixer_jax.training.assembly.choose", noted)
+        patch.setattr("convmixer_jax.models.variants.choose", noted)
         for patch_size in (2, 5):
             config.model.patch_size = patch_size
             choose_ops(config, DATASETS["cifar10"], make_mesh(1))
-    case = Case("cpu", "bfloat16", config.model.kernel_size, (16, 16), 256)
+    case = Case("cpu", "bfloat16", config.model.kernel_size, (16, 16))
     assert seen == [("pallas", case), ("pallas", dataclasses.replace(case, map_size=(6, 6)))]

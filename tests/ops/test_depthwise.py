@@ -42,12 +42,14 @@ CASES = {
     "more channels than lanes, bfloat16": (2, 7, 5, 130, 4, BF16),
     "odd batch": (65, 7, 5, 8, 5, F32),
     "one image": (1, 3, 8, 8, 6, BF16),
-    "larger than the map": (2, 3, 8, 1, 7, F32),
+    "larger than the map": (2, 3, 8, 3, 7, F32),
     "one pixel, even": (1, 1, 1, 8, 8, BF16),
     "several tiles": (2, 10, 40, 2, 9, F32),
 }
 # The GPU's kernels are interpreted for seconds; to them these are like one of the others.
-NOT_FOR_GPU = ("more channels than lanes", "odd batch", "one image", "one pixel, even")
+NOT_FOR_GPU = ("more channels than lanes", "odd batch", "one image", "one pixel, even", "larger than the map")
+# Nor are those for TPU quick; there bfloat16 has the more involved tiles.
+LEFT_OUT = {*(("pallas_gpu", case) for case in NOT_FOR_GPU), ("pallas", "more channels than lanes")}
 
 
 def arrays(shape: tuple[int, ...], k: int, dtype) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -96,9 +98,7 @@ def all_three(depthwise: Depthwise, x, g, kernel):
     return depthwise.forward(x, kernel), depthwise.input_grad(g, kernel), depthwise.kernel_grad(x, g, len(kernel))
 
 
-@pytest.mark.parametrize(
-    "name, case", [row for row in itertools.product(ALL, CASES) if row[0] != "pallas_gpu" or row[1] not in NOT_FOR_GPU]
-)
+@pytest.mark.parametrize("name, case", [row for row in itertools.product(ALL, CASES) if row not in LEFT_OUT])
 def test_values_and_gradients(name, case):
     *shape, k, dtype = CASES[case]
     x, g, kernel = arrays(tuple(shape), k, dtype)
@@ -118,7 +118,7 @@ def test_the_bound_is_tight_enough_to_see_a_wrong_offset():
         assert (np.abs(off - value) > 1000 * bound).mean() > 0.9
 
 
-def test_the_reference_is_flax_and_its_gradients():
+def test_xlas_grouped_convolution_is_flaxs_and_so_are_its_gradients():
     x, g, kernel = arrays((2, 7, 5, 8), 4, F32)
     conv = nn.Conv(8, (4, 4), feature_group_count=8, use_bias=False)
     y, gradients = jax.vjp(lambda kernel, x: conv.apply({"params": {"kernel": kernel[:, :, None]}}, x), kernel, x)
@@ -129,11 +129,13 @@ def test_the_reference_is_flax_and_its_gradients():
 
 @pytest.mark.parametrize("name", ALL)
 def test_nan_and_infinity_stay_visible_and_where_they_are(name):
-    x, g, kernel = arrays((2, 3, 8, 3), 3, F32)
+    # A shape from above, whose program is there already; the GPU's kernels, interpreted, get a smaller kernel.
+    *shape, k, dtype = (2, 3, 8, 3, 3, F32) if name == "pallas_gpu" else CASES["larger than the map"]
+    x, g, kernel = arrays(tuple(shape), k, dtype)
     x = x.at[0, 1, 2, 0].set(jnp.nan).at[1, 0, 7, 1].set(jnp.inf)
     results = all_three(ALL[name], x, g, kernel)
     wanted = exact(*(np.asarray(a, np.float64) for a in (x, g, kernel)))
-    # The pixel's 3x3 neighbours in its own channel, and no more: nothing leaks through masks or from unused lanes.
+    # The pixel's k x k neighbours in its own channel, and no more: nothing leaks through masks or from unused lanes.
     np.testing.assert_array_equal(np.isnan(results[0]), np.isnan(wanted[0]))
     np.testing.assert_array_equal(np.isinf(results[0]), np.isinf(wanted[0]))
     assert np.isfinite(results[1]).all()
@@ -169,14 +171,13 @@ def test_pallas_is_lowered_to_the_kernels_of_its_platform(platform, call, dtype)
 
 
 LACKS = {
-    "cpu": ((3, F32, (8, 8), 8, "cpu"), "cpu would interpret"),
-    "map of 224 px": ((9, BF16, (224, 224), 256, "tpu"), "224x224 map and a 9x9 kernel take 76.3 MiB of VMEM"),
-    "80 px, float32": ((9, F32, (80, 80), 256, "tpu"), "16.8 MiB"),
-    "80 px, bfloat16": ((9, BF16, (80, 80), 256, "tpu"), None),
-    "a usual layer on TPU": ((9, F32, (32, 32), 1536, "tpu"), None),
-    "few channels": ((9, F32, (32, 32), 3, "tpu"), None),
-    "a large map on GPU": ((9, F32, (224, 224), 256, "gpu"), None),
-    "a large kernel on GPU": ((31, F32, (32, 32), 256, "gpu"), "a 31x31 kernel"),
+    "cpu": ((3, F32, (8, 8), "cpu"), "cpu would interpret"),
+    "map of 224 px": ((9, BF16, (224, 224), "tpu"), "224x224 map and a 9x9 kernel take 76.3 MiB of VMEM"),
+    "80 px, float32": ((9, F32, (80, 80), "tpu"), "16.8 MiB"),
+    "80 px, bfloat16": ((9, BF16, (80, 80), "tpu"), None),
+    "a usual layer on TPU": ((9, F32, (32, 32), "tpu"), None),
+    "a large map on GPU": ((9, F32, (224, 224), "gpu"), None),
+    "a large kernel on GPU": ((31, F32, (32, 32), "gpu"), "a 31x31 kernel"),
 }
 
 
@@ -190,7 +191,7 @@ def test_pallas_says_what_it_lacks(question, answer):
 @pytest.mark.parametrize("name", ["lax", "lax_nchw", "shifted"])
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 def test_the_others_lack_nothing(name, platform):
-    assert ALL[name].lacks(31, BF16, (224, 224), 3, platform) is None
+    assert ALL[name].lacks(31, BF16, (224, 224), platform) is None
 
 
 def test_vmem_is_counted_as_mosaic_counts_it():

@@ -26,9 +26,10 @@ CASES = {
     "larger than the map": Case(6, (2, 2), 5, "relu", True),
 }
 # Of each array's largest value. float64: what differences are off by, with third derivatives of up to a thousand.
-# float32: sums of some hundred terms that nearly cancel below a BatchNorm, by a factor of ten to a hundred.
+# float32: sums of some hundred terms that nearly cancel below a BatchNorm, by a factor of ten to a hundred. (Of the
+# CPU's layout test_fast_math.py has float32, as users' programs compute it.)
 TOLERANCES = {"float64": 1e-7, "float32": 1e-4}
-SIDES = [("channel_major", "float64"), ("channel_major", "float32"), ("channels_last", "float32")]
+SIDES = [("channel_major", "float64"), ("channels_last", "float32")]
 
 
 def assert_close(found: Any, expected: Any, tolerance: float) -> None:

@@ -69,6 +69,20 @@ def test_everything_comes_back_bit_for_bit(saved, tree, mesh):
     checkpoints.close()
 
 
+def test_groups_come_back_without_the_others(saved, tree):
+    large = np.random.default_rng(0).bytes(1_000_000)  # in a file of its own
+    checkpoints = Checkpoints(saved, keep=2)
+    checkpoints.save(8, tree | {"opt_state": {"m": np.frombuffer(large, np.uint8)}}, {})
+    checkpoints.confirm()
+    assert sorted(checkpoints.groups(8)) == ["counts", "opt_state", "params", "step"]
+    largest = max((saved / "8").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    largest.write_bytes(largest.read_bytes()[:100])
+    assert_same_bits(checkpoints.restore_groups(8, ["params", "step"]), {n: tree[n] for n in ("params", "step")})
+    with pytest.raises(UserError, match=r"checkpoint .*8 is damaged .*move it away to go on from step 7"):
+        checkpoints.restore_groups(8, ["opt_state"])
+    checkpoints.close()
+
+
 @pytest.mark.parametrize("devices", [2, 8])
 def test_it_comes_back_on_other_devices(saved, tree, mesh, devices):
     template = abstract(tree, replicated(mesh(devices)))

@@ -5,8 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from convmixer_jax.main import main
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 # A limit on the size of files stands for a full disk: Python ignores the signal, so that writes fail with EFBIG.

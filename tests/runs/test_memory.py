@@ -4,13 +4,17 @@ import types
 
 import jax
 import numpy as np
+import pytest
 
 from convmixer_jax.runs import memory
 from convmixer_jax.runs.memory import (
+    GROUPS,
+    ControlGroup,
     device_peak_bytes,
     gigabytes,
     host_available_bytes,
     host_peak_bytes,
+    is_out_of_memory,
     memory_limit,
 )
 
@@ -29,18 +33,30 @@ def test_the_peak_grows_with_what_is_held():
     assert held.nbytes < host_peak_bytes() < 10 * held.nbytes
 
 
-def test_a_container_with_less_than_the_machine_decides(tmp_path):
+@pytest.mark.parametrize("cache", [group.cache for group in GROUPS])
+def test_a_container_with_less_than_the_machine_decides(tmp_path, cache):
     machine = host_available_bytes(groups=())
     assert 1e8 < machine < 1e14
-    limit, used = tmp_path / "limit", tmp_path / "used"
+    limit, used, statistics = (tmp_path / name for name in ("limit", "used", "stat"))
+    container = ControlGroup(str(limit), str(used), str(statistics), cache)
     limit.write_text("50000000\n")
     used.write_text("20000000\n")
-    assert host_available_bytes([(str(limit), str(used))]) == 30_000_000
+    assert host_available_bytes([container]) == 30_000_000
+    # Of what is used, copies of files that were read once are given up.
+    statistics.write_text(f"active_file 5000000\n{cache} 4000000\nother_{cache} 3\n")
+    assert host_available_bytes([container]) == 34_000_000
     used.write_text("60000000\n")
-    assert host_available_bytes([(str(limit), str(used))]) == 0
+    assert host_available_bytes([container]) == 0
     limit.write_text("max\n")
-    assert host_available_bytes([(str(limit), str(used))]) > 1e8
-    assert host_available_bytes([(str(tmp_path / "none"), str(used))]) > 1e8
+    assert host_available_bytes([container]) > 1e8
+    assert host_available_bytes([container._replace(limit=str(tmp_path / "none"))]) > 1e8
+
+
+def test_want_of_memory_is_told_from_other_errors():
+    said = ["RESOURCE_EXHAUSTED: Out of memory", "CUDA out of memory.", "DefaultCPUAllocator: can't allocate memory"]
+    assert all(is_out_of_memory(RuntimeError(line)) for line in said)
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("INTERNAL: something else"))
 
 
 def test_cpu_devices_share_what_the_host_has(monkeypatch):

@@ -1,4 +1,4 @@
-"""Twenty updates of a small model on the digits, on any number of devices, and how far they may differ.
+"""Twenty updates of a small model on the digits, by a run's own program, on any number of devices; how far they differ.
 
 What may differ is the order of sums: over positions and examples within a device, then over devices. A gradient is a
 sum of 64 * 64 terms, and below a BatchNorm they nearly cancel (by a factor of ten to a hundred): its rounding error, a
@@ -28,19 +28,22 @@ from convmixer_jax.data.datasets import DATASETS, load_split
 from convmixer_jax.data.resident import ResidentEvaluation, ResidentInput, take
 from convmixer_jax.models.convmixer import ConvMixer
 from convmixer_jax.runs.checkpoint import Checkpoints
-from convmixer_jax.training.assembly import Experiment, abstract_inputs, assemble
+from convmixer_jax.training.assembly import Experiment, abstract_arguments, assemble
+from convmixer_jax.training.dispatch import jit_dispatch, next_batches
 from convmixer_jax.training.evaluate import evaluate
 from convmixer_jax.training.mesh import over_data, replicated
 from convmixer_jax.training.optimizers import make_optimizer
 from convmixer_jax.training.resume import restore_state
 from convmixer_jax.training.state import TrainState, to_tree
-from convmixer_jax.training.step import jit_eval_step, jit_train_step, make_eval_step
+from convmixer_jax.training.step import jit_eval_step, make_eval_step
 from tests.training.steps import leaves, no_gather, plain_step
 
 DIGITS = DATASETS["digits"]
 NOWHERE = Path("/nonexistent")  # the digits are bundled: their folder is never looked at
 BATCH = 64
-STEPS = 20
+# Updates of a dispatch, one after the other: the program takes eight at most.
+DISPATCHES = (1, 8, 3, 8)
+STEPS = sum(DISPATCHES)
 SEED = 1
 AS_USERS_GET_IT: dict[str, Any] = {
     "xla_backend_optimization_level": 3,
@@ -62,6 +65,7 @@ def digits_config(
     config.seed = SEED
     config.devices = devices
     config.batch_size = BATCH
+    config.steps_per_dispatch = max(DISPATCHES)
     config.augment.order = order
     config.augment.pad_and_crop.pixels = 1
     config.label_smoothing = 0.1
@@ -89,7 +93,7 @@ def widened(experiment: Experiment, kernel_size: int) -> Experiment:
     )
     return dataclasses.replace(
         experiment,
-        train_step=jit_train_step(train_step, mesh, whole, {}),
+        dispatch=jit_dispatch(train_step, experiment.plan, mesh, whole, config.max_skipped_steps, {}),
         eval_step=jit_eval_step(eval_step, mesh, whole, {}),
     )
 
@@ -130,10 +134,14 @@ def train(dtype: str, kernel_size: int, devices: int, **changes: Any) -> Trained
     whole, split = replicated(experiment.mesh), over_data(experiment.mesh)
     source = ResidentInput(load_split(DIGITS, "train", NOWHERE), whole, split, SEED, BATCH)
     state = jax.device_put(before, jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state))
-    lowered = experiment.train_step.lower(state, *abstract_inputs(experiment))
+    lowered = experiment.dispatch.lower(state, *abstract_arguments(experiment)[1:])
     program = lowered.compile(compiler_options=options)
-    for n in range(STEPS):
-        state, _ = program(state, np.uint32(SEED), source.data, source.batch(n))
+    done = 0
+    for count in DISPATCHES:
+        batches = next_batches(experiment.inputs, source, done, count, experiment.plan)
+        state, watch = program(state, np.uint32(SEED), source.data, batches, np.int32(count))
+        done += count
+        assert int(watch["step"]) == done
     test = ResidentEvaluation(load_split(DIGITS, "test", NOWHERE), whole, split, BATCH)
     evaluated = evaluate(experiment.eval_step, state.params, state.batch_stats, test, 360)
     return Trained(experiment, before, jax.device_get(state), state, evaluated, program)

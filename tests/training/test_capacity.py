@@ -1,11 +1,22 @@
 """An update that does not fit is refused with changes that would make it fit, by hand-made numbers."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from convmixer_jax.errors import UserError
-from convmixer_jax.training.capacity import Need, Request, check_fits, memory_mistakes, program_need
+from convmixer_jax.training.capacity import (
+    Need,
+    Request,
+    check_data_fit,
+    check_fits,
+    evaluation_mistakes,
+    loading_mistakes,
+    program_need,
+    update_mistakes,
+)
 
 # 512 examples of 8 blocks, with maps of 0.1 GB for all of them: 40 maps are held for the backward pass.
 NEED = Need(held=200_000_000, temporary=4_000_000_000)
@@ -16,6 +27,7 @@ def request(accumulate_steps: int = 1, per_device: int = 512, remat: bool | None
         batch_size=512,
         accumulate_steps=accumulate_steps,
         per_device=per_device,
+        data_bytes=0,
         depth=8,
         params_bytes=100_000_000,
         map_bytes=100_000_000 // per_device,
@@ -60,9 +72,60 @@ def test_what_a_device_has_of_a_batch_decides():
     assert refusal(need, 199, request(accumulate_steps=32, per_device=64, remat=None)).endswith("depth may fit")
 
 
+# On four devices, with half of the memory that is needed: about half of each device's examples, in pairs for mixing;
+# parts only where they come out even.
+@pytest.mark.parametrize("per_device, accumulate_steps, ways", [
+    (1437, 1, "config.batch_size=2872"),
+    (1436, 1, "config.batch_size=2872 or config.accumulate_steps=2"),
+    (1434, 1, "config.batch_size=2864 or config.accumulate_steps=2"),
+    (15, 3, "config.batch_size=24"),
+    (3, 1, "config.batch_size=4"),
+])  # fmt: skip
+def test_a_smaller_batch_need_not_divide_this_one(per_device, accumulate_steps, ways):
+    odd = Request(
+        batch_size=4 * per_device,
+        accumulate_steps=accumulate_steps,
+        per_device=per_device,
+        data_bytes=0,
+        depth=8,
+        params_bytes=0,
+        map_bytes=1,
+        remat=None,
+    )
+    assert refusal(Need(held=0, temporary=400), 200, odd).endswith(f"fit: {ways}")
+    with pytest.raises(UserError) as told, update_mistakes(odd):
+        raise MemoryError
+    assert str(told.value).endswith(f"; try {ways}")
+
+
+def test_a_single_example_that_does_not_fit_wants_a_smaller_model():
+    with pytest.raises(UserError, match="; try a smaller config.model.dim or depth$"):  # noqa: SIM117
+        with update_mistakes(request(accumulate_steps=512, remat=None)):
+            raise MemoryError
+
+
 def test_remat_must_fit_too():
     assert "remat" in refusal(NEED, 1_500_000_000, request())
     assert "remat" not in refusal(NEED, 1_400_000_000, request())
+
+
+def test_data_that_take_the_room_are_streamed():
+    """Where nothing else leaves room; a batch that is too large as well must become smaller, too."""
+    asked = dataclasses.replace(request(remat=None), data_bytes=3_000_000_000)
+    need = Need(held=3_200_000_000, temporary=400_000_000)
+    assert refusal(need, 3_100_000_000, asked) == (
+        "config.batch_size is 512: an update needs 3.60 GB on each device, 3.00 GB of it training data, and there are "
+        "3.10 GB; about what would fit: config.input=stream"
+    )
+    # 0.2 + 0.2 GB with half the examples, 0.1 GB more for sums of gradients.
+    assert refusal(need, 400_000_000, asked).endswith(
+        "fit: config.input=stream with config.batch_size=256 or config.input=stream with config.accumulate_steps=4"
+    )
+    # Half the examples fit beside the data, too, and a quarter of them with sums of gradients.
+    assert refusal(need, 3_400_000_000, asked).endswith(
+        "fit: config.batch_size=256 or config.accumulate_steps=4 or config.input=stream"
+    )
+    assert refusal(need, 100_000_000, asked).endswith("a smaller config.model.dim or depth may fit")
 
 
 def test_the_need_of_a_program_counts_what_is_written_over_once():
@@ -73,16 +136,54 @@ def test_the_need_of_a_program_counts_what_is_written_over_once():
     assert program_need(both).total == 8000 + program_need(both).temporary
 
 
-def test_the_runtimes_error_becomes_one_line():
-    def fail(message: str) -> None:
-        with memory_mistakes(request(accumulate_steps=2)):
-            raise jax.errors.JaxRuntimeError(message)
-
-    with pytest.raises(UserError) as told:
-        fail("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9.0GiB.\nmore\nlines")
-    assert str(told.value) == (
-        "config.batch_size is 512: the devices have not enough memory (RESOURCE_EXHAUSTED: Out of memory while trying "
-        "to allocate 9.0GiB.); try config.batch_size=256 or config.accumulate_steps=4 or config.model.remat=True"
+def test_data_alone_can_be_too_much():
+    resident = dataclasses.replace(request(), data_bytes=192_860_000_000)
+    for limit in (None, 192_860_000_000):
+        check_data_fit(limit, resident)
+    check_data_fit(0, request())  # streamed
+    with pytest.raises(UserError) as refused:
+        check_data_fit(192_859_999_999, resident)
+    assert str(refused.value) == (
+        "config.input is 'resident': the training data need 192.86 GB on each device and there are 192.86 GB; "
+        "take config.input=stream"
     )
-    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        fail("INTERNAL: something else")
+
+
+MORE = "a machine with more memory"
+# What failed, and what the line begins and ends with.
+FAILED = {
+    "updates": (
+        update_mistakes(request(accumulate_steps=2)),
+        "config.batch_size is 512",
+        "config.batch_size=256 or config.accumulate_steps=4 or config.model.remat=True",
+    ),
+    "data": (loading_mistakes("resident"), "config.input is 'resident'", "config.input=stream"),
+    "data that are streamed": (loading_mistakes("stream"), "config.input is 'stream'", MORE),
+    "evaluation": (
+        evaluation_mistakes(512, "resident"),
+        "config.eval_batch_size is, in effect, 512",
+        "config.eval_batch_size=256 or config.input=stream",
+    ),
+    "evaluation of single images": (evaluation_mistakes(1, "stream"), "config.eval_batch_size is, in effect, 1", MORE),
+}
+
+
+@pytest.mark.parametrize("mistakes, subject, ways", FAILED.values(), ids=FAILED)
+def test_want_of_memory_becomes_one_line(mistakes, subject, ways):
+    with pytest.raises(UserError) as told, mistakes:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory trying to allocate 9.0GiB.\nmore\nlines")
+    assert str(told.value) == (
+        f"{subject}: there is not enough memory (RESOURCE_EXHAUSTED: Out of memory trying to allocate 9.0GiB.); "
+        f"try {ways}"
+    )
+
+
+def test_what_is_told_within_is_not_told_again():
+    with pytest.raises(UserError, match="^config.input is 'resident'"), update_mistakes(request()):  # noqa: SIM117
+        with loading_mistakes("resident"):
+            raise MemoryError
+
+
+def test_other_errors_stay():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), update_mistakes(request()):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")

@@ -12,6 +12,8 @@ from convmixer_jax.training import assembly
 from convmixer_jax.training.dispatch import DispatchPlan, abstract_batches, next_batches, once, plan_dispatches, repeat
 from convmixer_jax.training.mesh import over_data, replicated
 from convmixer_jax.training.metrics import TrainSums
+from convmixer_jax.training.program import loop_warning
+from convmixer_jax.training.runner import describe_run
 from convmixer_jax.training.state import TrainState
 from tests.data.images import numbered
 
@@ -143,5 +145,15 @@ def test_a_cpu_loops_with_quick_operations_or_when_asked(asked, planned):
     config.dataset, config.devices, config.batch_size = "digits", 1, 16
     config.model.dim, config.model.depth, config.model.patch_size, config.model.kernel_size = 4, 1, 1, 3
     config.augment.order = ()
-    plan = assembly.assemble(config).plan
-    assert (plan.looped, plan.capacity) == planned
+    experiment = assembly.assemble(config)
+    assert (experiment.plan.looped, experiment.plan.capacity) == planned
+    _, *warnings, _ = describe_run(experiment, 0).splitlines()
+    if asked != ("reference", "resident", 5):
+        assert warnings == []
+        return
+    assert warnings == [
+        "warning: config.steps_per_dispatch is 5: on a cpu the operations 'reference' are many times slower inside of "
+        "a loop of updates; set config.steps_per_dispatch=0, or take config.model.ops=auto"
+    ]
+    config.model.norm = "layer"  # which the quick operations do not know
+    assert loop_warning(experiment).endswith("; set config.steps_per_dispatch=0")

@@ -12,7 +12,9 @@ from convmixer_jax.training import program
 from convmixer_jax.training.capacity import Request
 from convmixer_jax.training.program import start_compiling
 
-REQUEST = Request(batch_size=4, accumulate_steps=1, per_device=4, depth=1, params_bytes=4, map_bytes=4, remat=None)
+REQUEST = Request(
+    batch_size=4, accumulate_steps=1, per_device=4, data_bytes=0, depth=1, params_bytes=4, map_bytes=4, remat=None
+)
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from convmixer_jax.training.mesh import over_data, replicated
 from convmixer_jax.training.optimizers import make_optimizer
 from convmixer_jax.training.prepare import smooth_targets
 from convmixer_jax.training.state import create_state
-from convmixer_jax.training.step import jit_train_step, make_eval_step
-from tests.training.steps import bits, no_gather, plain_step
+from convmixer_jax.training.step import make_eval_step
+from tests.training.steps import bits, jit_once, no_gather, plain_step
 
 DIGITS = DATASETS["digits"]
 NOWHERE = Path("/nonexistent")  # the digits are bundled: their folder is never looked at
@@ -62,7 +62,7 @@ class SmallRun:
         rate = optax.constant_schedule(1e-3)
         step = plain_step(self.model, TX, rate, take=take, augment=augment, label_smoothing=smoothing)
         self.whole = replicated(grid)
-        self.step = jit_train_step(step, grid, self.whole, {})
+        self.step = jit_once(step, grid)
         self.train = load_split(DIGITS, "train", NOWHERE)
         self.source = ResidentInput(self.train, self.whole, over_data(grid), seed=0, batch_size=32)
 
@@ -71,7 +71,7 @@ class SmallRun:
         return jax.device_put(first_state().replace(**changes), self.whole)
 
     def update(self, state, seed=0, batch=0):
-        return self.step(state, np.uint32(seed), self.source.data, self.source.batch(batch))
+        return self.step(state, np.uint32(seed), self.source.data, self.source.batch(batch), np.int32(1))
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

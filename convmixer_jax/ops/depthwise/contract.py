@@ -1,7 +1,7 @@
 """What every implementation of the depthwise convolution offers, and where its zeros go.
 
     depthwise = IMPLEMENTATIONS["shifted"]  # a Depthwise
-    if depthwise.lacks(9, jnp.bfloat16, (32, 32), 256, "gpu") is None:
+    if depthwise.lacks(9, jnp.bfloat16, (32, 32), "gpu") is None:
         y = depthwise.forward(x, kernel)
         dx, dkernel = depthwise.input_grad(g, kernel), depthwise.kernel_grad(x, g, 9)
 
@@ -30,8 +30,8 @@ class Depthwise(NamedTuple):
     """(g [B, H, W, C], kernel [k, k, C]) to the gradient by x, [B, H, W, C] of g's dtype."""
     kernel_grad: Callable[[jax.Array, jax.Array, int], jax.Array]
     """(x [B, H, W, C], g [B, H, W, C], k) to the gradient by the kernel, float32 [k, k, C], whatever the dtype."""
-    lacks: Callable[[int, DTypeLike, tuple[int, int], int, str], str | None]
-    """(k, dtype, (H, W), C, platform) to None where it can, else one line that says what is lacking.
+    lacks: Callable[[int, DTypeLike, tuple[int, int], str], str | None]
+    """(k, dtype, (H, W), platform) to None where it can, with any number of channels, else one line on what is lacking.
 
     platform: "cpu", "gpu" or "tpu", as `jax.default_backend()` names it. The caller then takes the reference."""
 
@@ -48,7 +48,7 @@ def zeros_before(k: int) -> int:
 def by_correlation(
     correlate: Callable[[jax.Array, jax.Array, int], jax.Array],
     kernel_grad: Callable[[jax.Array, jax.Array, int], jax.Array],
-    lacks: Callable[[int, DTypeLike, tuple[int, int], int, str], str | None],
+    lacks: Callable[[int, DTypeLike, tuple[int, int], str], str | None],
 ) -> Depthwise:
     """Returns the implementation whose forward pass and input gradient are both made of `correlate`.
 
@@ -64,5 +64,5 @@ def by_correlation(
     return Depthwise(forward, input_grad, kernel_grad, lacks)
 
 
-def lacks_nothing(k: int, dtype: DTypeLike, size: tuple[int, int], channels: int, platform: str) -> None:
+def lacks_nothing(k: int, dtype: DTypeLike, size: tuple[int, int], platform: str) -> None:
     """The `lacks` of an implementation that can do everything everywhere."""

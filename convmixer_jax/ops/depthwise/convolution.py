@@ -1,4 +1,4 @@
-"""The depthwise convolution as XLA's grouped convolution: the reference, in either layout.
+"""The depthwise convolution as XLA's grouped convolution, in either layout: what flax's own layer computes.
 
     y = NHWC.forward(x, kernel)  # channels last, as everything here
     y = NCHW.forward(x, kernel)  # the same between two transpositions, which XLA may merge with their surroundings

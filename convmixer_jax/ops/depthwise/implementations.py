@@ -9,7 +9,7 @@ from convmixer_jax.ops.depthwise.pallas import PALLAS
 from convmixer_jax.ops.depthwise.shifted import SHIFTED
 
 IMPLEMENTATIONS: dict[str, Depthwise] = {
-    "lax": NHWC,  # the reference
+    "lax": NHWC,
     "lax_nchw": NCHW,
     "shifted": SHIFTED,
     "pallas": PALLAS,

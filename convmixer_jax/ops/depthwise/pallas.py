@@ -35,8 +35,8 @@ def kernel_grad(x: jax.Array, g: jax.Array, k: int) -> jax.Array:
     return lax.platform_dependent(x, g, cuda=on_gpu, rocm=on_gpu, tpu=on_tpu, default=interpreted)
 
 
-def lacks(k: int, dtype: DTypeLike, size: tuple[int, int], channels: int, platform: str) -> str | None:
-    """See Depthwise.lacks. Any number of channels will do, though on TPU fewer than 128 leave lanes idle."""
+def lacks(k: int, dtype: DTypeLike, size: tuple[int, int], platform: str) -> str | None:
+    """See Depthwise.lacks. On TPU fewer than 128 channels leave lanes idle."""
     if platform == "tpu":
         return pallas_tpu.lacks(k, dtype, size)
     if platform == "gpu":

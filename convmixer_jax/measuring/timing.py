@@ -6,7 +6,7 @@ print(timing.rate(512), timing.rate_quartiles(512))
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class Timing:
         return items / self.high, items / self.low
 
 
-def measure_together(calls: dict[str, Callable[[], Any]], repetitions: int = REPETITIONS) -> dict[str, Timing]:
+def measure_together(calls: Mapping[str, Callable[[], Any]], repetitions: int = REPETITIONS) -> dict[str, Timing]:
     """Times each call `repetitions` times, the calls in turn, after one call of each that does not count.
 
     In turn, so that a machine that is busy for a while slows all of them. A call must wait for its own results.

@@ -1,0 +1,1 @@
+"""How long calls take, and on what machine."""
