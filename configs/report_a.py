@@ -2,7 +2,8 @@
 
 Command:   python -m convmixer_jax.main --config configs/report_a.py
 Source:    report A of the README: AdamW lr 1e-3 with weight decay and clipping, 30 epochs. Published 88.98 %; kernels
-           3, 5, 7, 9 at patch 1: 85.65, 86.98, 88.40, 88.94; patches 1, 2, 4: 89.97, 86.03, 80.96. Its CNN: 79.
+           3, 5, 7, 9 at patch 1: 85.65, 86.98, 88.40, 88.94; patches 1, 2, 4: 89.97, 86.03, 80.96. Its CNN: 79
+           (configs/report_a_cnn.py).
 Expected:  88.98 is published; not measured here yet.
 Cost:      706,570 parameters, 390 updates of 128 an epoch. Published: some 10 hours on one cloud GPU.
 Ours:      all that it leaves unsaid: batch 128, weight decay 0.01 on every parameter, Adam's betas and eps 1e-8, clip

@@ -1,9 +1,8 @@
 """ConvMixer-256/8 (patch 2, kernel 5) on CIFAR-10 in 25 epochs: report B, variants of the authors' small script.
 
 Command:   python -m convmixer_jax.main --config configs/report_b.py
-Source:    report B of the README: the small script with clip 1.0. Published 92.24 %; 93.05 with
-           --config.model.dim=512; 92.74 with --config.schedule.learning_rate=0.01 --config.optimizer.weight_decay=1e-4
-           --config.batch_size=256. Its other heads and its bottleneck block are not here.
+Source:    report B of the README: the small script with clip 1.0. Published 92.24 %. Its variants are the recipes
+           configs/report_b_*.py, which change this one.
 Expected:  92.24 is published; not measured here yet.
 Cost:      594,186 parameters, 97 updates of 512 an epoch. Published: 24-46 s per epoch on a GPU.
 Ours:      RandAugment n 2, m 12 and flips, the stronger of its two augmentations (the other is

@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from absl import flags, logging
@@ -19,8 +19,10 @@ from ml_collections import ConfigDict, config_flags
 from convmixer_jax.config import flatten, get_base
 from convmixer_jax.config_rules import check
 from convmixer_jax.errors import UserError, suggest
+from convmixer_jax.presets import fill
 
 CACHE = Path("~/.cache/convmixer_jax")
+DATA_DIR_HELP = f"data (default: $CONVMIXER_DATA_DIR, else {CACHE})"
 
 USAGE = """Train or evaluate a ConvMixer.
 
@@ -57,7 +59,7 @@ def define_flags(argv: Sequence[str]) -> flags.FlagValues:
         "config", None, "recipe, a file of configs/", flag_values=values, sys_argv=list(argv)
     )
     flags.DEFINE_string("workdir", None, "folder of the run (default: runs/<name of the config>)", flag_values=values)
-    flags.DEFINE_string("data_dir", None, f"data (default: $CONVMIXER_DATA_DIR, else {CACHE})", flag_values=values)
+    flags.DEFINE_string("data_dir", None, DATA_DIR_HELP, flag_values=values)
     flags.DEFINE_enum("mode", "train", ["train", "eval"], "train, or evaluate a checkpoint", flag_values=values)
     flags.DEFINE_integer("step", None, "with --mode eval: the checkpoint's step (default: newest)", flag_values=values)
     return values
@@ -119,8 +121,11 @@ def flag_error(error: BaseException, argv: Sequence[str]) -> UserError:
     return UserError(f"--config {recipe}{place}: {reason} (configs/digits.py is a recipe that works)")
 
 
-def check_recipe(config: object, recipe: Path | None) -> ConfigDict:
-    """Returns the config. Raises UserError unless it is the base config with values in their ranges."""
+def check_recipe(config: object, recipe: Path | None, overridden: Iterable[str]) -> ConfigDict:
+    """Returns the config, filled by its preset. Raises UserError unless it is the base with values in their ranges.
+
+    overridden: dotted names of the fields that the command line sets.
+    """
     if recipe is None:
         raise UserError("--config is missing: name a recipe, e.g. --config configs/digits.py (--help shows more)")
     known = {name for name, _ in flatten(get_base())}
@@ -131,6 +136,8 @@ def check_recipe(config: object, recipe: Path | None) -> ConfigDict:
             f"--config {recipe}: get_config() returned {odd}: it must start from convmixer_jax.config.get_base(), "
             "assign its fields, and return it"
         )
+    explicit = {name.removeprefix("model.") for name in overridden if name.startswith("model.")}
+    fill(config.model, get_base().model, explicit)
     check(config)
     return config
 
@@ -141,6 +148,11 @@ def home_expanded(path: Path | str, flag: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise UserError(f"{flag} {path}: {error}; give the path itself") from error
+
+
+def data_folder(flag: str | None) -> Path:
+    """Returns the folder of the data sets. flag: what --data_dir says, None where it is not there. Raises UserError."""
+    return home_expanded(flag or os.environ.get("CONVMIXER_DATA_DIR") or CACHE, "--data_dir")
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -155,14 +167,15 @@ def parse(argv: Sequence[str]) -> Arguments:
         raise flag_error(error, argv) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not understood: every argument is a --flag (--help lists them)")
-    config = check_recipe(config, config_path(argv))
+    recipe = config_path(argv)
+    config = check_recipe(config, recipe, config_flags.get_override_values(values["config"]) if recipe else ())
     if values.step is not None and values.mode != "eval":
         raise UserError(f"--step is {values.step}: it goes with --mode eval")
     name = Path(config_flags.get_config_filename(values["config"])).stem
     return Arguments(
         config=config,
         workdir=home_expanded(values.workdir or Path("runs") / name, "--workdir"),
-        data_dir=home_expanded(values.data_dir or os.environ.get("CONVMIXER_DATA_DIR") or CACHE, "--data_dir"),
+        data_dir=data_folder(values.data_dir),
         mode=values.mode,
         step=values.step,
     )

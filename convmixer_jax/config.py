@@ -17,17 +17,23 @@ from ml_collections import ConfigDict
 def model_fields() -> ConfigDict:
     """Returns the fields of `config.model`."""
     model = ConfigDict()
-    model.variant = "convmixer"  # a row of VARIANTS
-    model.dim = 256  # channels of every block (h)
+    model.preset = ""  # a row of PRESETS: fills the fields of a named model that are as below; empty = none
+    model.variant = "convmixer"  # a row of VARIANTS: convmixer, staged (report E's), cnn (report A's)
+    model.dim = 256  # channels of every block (h); staged: of the first stage
     model.depth = 8  # blocks (d)
     model.patch_size = 2  # pixels (p)
     model.kernel_size = 5  # patches (k), of the depthwise convolutions; may be even
     model.activation = "gelu"  # gelu (exact), relu
     model.initializer = "pytorch"  # pytorch (the paper's), lecun_normal (flax's), glorot_uniform (Keras's)
+    model.norm = "batch"  # batch (as published), layer (over the channels of each position)
     model.norm_momentum = 0.1  # weight of a batch's statistics in the running ones, PyTorch's; Keras: 0.01
     model.norm_epsilon = 1e-5  # added to the variance, PyTorch's; Keras: 1e-3
+    model.block = "plain"  # the residual branch: plain (as published), bottleneck
+    model.bottleneck_factor = 2  # times fewer channels inside of the branch, divides dim; read by: bottleneck
+    model.layer_scale = 0.0  # start of learnt factors of each branch's channels; 0 = none
     model.drop_path = 0.0  # stochastic depth: share of residual branches left out in the last block; linear in depth
-    model.head_dropout = 0.0  # share of the pooled features set to zero before the classifier
+    model.head = "linear"  # from pooled features to logits: linear (as published), representation, bn_dropout
+    model.head_dropout = 0.0  # share of the pooled features set to zero before the head
     model.ops = "auto"  # how it is computed, a row of OPS: auto (the quickest here), reference, channel_major, ...
     model.remat = False  # keep one map per block for the backward pass, compute the others again; a CPU gains nothing
     return model
@@ -96,7 +102,7 @@ def optimizer_fields() -> ConfigDict:
     optimizer.b1 = 0.9  # decay of the first moment
     optimizer.b2 = 0.999  # decay of the second moment
     optimizer.eps = 1e-8  # added to the root of the second moment; the ImageNet recipe has 1e-3
-    optimizer.weight_decay = 0.005  # times the learning rate, per update
+    optimizer.weight_decay = 0.005  # per update, times the learning rate (adamw) or as it is (adamw_fixed_decay)
     optimizer.decay_mask = "all"  # all (the CIFAR script), kernels (timm: no biases, no BatchNorm)
     optimizer.clip_norm = 1.0  # largest global norm of the gradient; 0 = no clipping
     return optimizer
@@ -122,7 +128,7 @@ def get_base() -> ConfigDict:
     config = ConfigDict()
 
     # Data
-    config.dataset = "cifar10"  # a row of DATASETS: cifar10, tiny_imagenet, digits
+    config.dataset = "cifar10"  # a row of DATASETS: cifar10, tiny_imagenet, imagenet, digits
     config.input = "resident"  # resident (all of it on the devices), stream (tf.data, batch by batch)
     config.train_examples = 0  # examples: train on a fixed, stratified subset of this size; 0 = all
     config.val_fraction = 0.0  # share of the training split held out for validation, stratified; 0 = none
@@ -131,6 +137,9 @@ def get_base() -> ConfigDict:
 
     # Run
     config.seed = 0  # decides initial weights, order of examples and augmentation
+    config.init_from = (
+        ""  # weights to begin with, to fine-tune: a workdir, converted directory or weights file; "" = none
+    )
     config.batch_size = 512  # examples per update over all devices
     config.eval_batch_size = 0  # examples over all devices, rounded up to a multiple of them; 0 = batch_size
     config.epochs = 25  # passes over the training split; the tail that does not fill a batch is left out

@@ -1,12 +1,21 @@
-"""Whether two configs are of the same run: what may differ when a run is resumed, and the digest of the rest."""
+"""A run's record of its config, and whether two are of the same run: what may differ when it is resumed, the digest.
+
+record = read_record(workdir)
+changed = differences(record["config"], config)
+"""
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from convmixer_jax.config import flatten, get_base, to_plain
+from convmixer_jax.errors import UserError
+from convmixer_jax.runs.files import NOT_OURS, read_json
+
+CONFIG_FILE = "config.json"  # in a workdir; its "config" is what `to_plain` made
 
 # May differ between the start of a run and its resumption: none of them changes what is computed, but for the order
 # in which devices, and the program that they share, make float32 sums.
@@ -15,6 +24,7 @@ RESUME_MAY_CHANGE = frozenset({
     "devices",
     "fsdp_devices",
     "steps_per_dispatch",
+    "model.preset",  # names what other fields hold
     "model.ops",
     "model.remat",
     "eval_flip",
@@ -28,6 +38,14 @@ RESUME_MAY_CHANGE = frozenset({
 })  # fmt: skip
 # An evaluation may ask for the other variables, too; while training, they decide which checkpoint is the best.
 EVAL_MAY_CHANGE = RESUME_MAY_CHANGE | {"eval_params"}
+
+
+def read_record(workdir: Path) -> dict[str, Any] | None:
+    """Returns the workdir's config.json, None where there is none. Raises UserError where it holds no config."""
+    record = read_json(workdir / CONFIG_FILE)
+    if record is not None and not isinstance(record.get("config"), dict):
+        raise UserError(f"{workdir / CONFIG_FILE} names no config: {NOT_OURS}")
+    return record
 
 
 def digest(config: ConfigDict) -> str:

@@ -1,6 +1,6 @@
 """What each field of the config accepts: one rule a field, and the check of a whole config.
 
-check(config)        # raises UserError for the first value that is out of range
+check(config)        # raises UserError for the first value that is out of range, or contradicts the preset
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from convmixer_jax.config import flatten
 from convmixer_jax.errors import UserError
+from convmixer_jax.presets import check_preset
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -61,6 +62,7 @@ RULES: dict[str, Rule] = {
     "mean": (lambda v: all(is_number(x) and 0 <= x <= 1 for x in v), "numbers from 0 to 1"),
     "std": (lambda v: all(is_number(x) and 0 < x <= 1 for x in v), "numbers above 0, up to 1"),
     "seed": (lambda value: 0 <= value < 2**32, "an integer from 0 to 4294967295"),
+    "init_from": (lambda value: isinstance(value, str), "a path, or '' for fresh weights"),
     "batch_size": between(1, 16_777_216),
     "eval_batch_size": between(0, 16_777_216),
     "epochs": between(1, 1_000_000),
@@ -69,6 +71,7 @@ RULES: dict[str, Rule] = {
     "fsdp_devices": between(1, 16_777_216),
     "steps_per_dispatch": between(0, 65_536),
     "accumulate_steps": between(1, 65_536),
+    "model.preset": TEXT,
     "model.variant": TEXT,
     "model.dim": between(1, 65_536),
     "model.depth": between(1, 10_000),
@@ -76,11 +79,16 @@ RULES: dict[str, Rule] = {
     "model.kernel_size": between(1, 4_096),
     "model.activation": TEXT,
     "model.initializer": TEXT,
+    "model.norm": TEXT,
     "model.norm_momentum": (lambda value: 0 < value <= 1, "a number above 0, up to 1"),
     "model.ops": TEXT,
     "model.remat": SWITCH,
     "model.norm_epsilon": (lambda value: value > 0, "a number above 0"),
+    "model.block": TEXT,
+    "model.bottleneck_factor": between(1, 65_536),
+    "model.layer_scale": at_least(0),
     "model.drop_path": SHARE,
+    "model.head": TEXT,
     "model.head_dropout": SHARE,
     "augment.order": (lambda value: all(isinstance(name, str) for name in value), "names in a tuple"),
     "augment.pad_and_crop.pixels": at_least(0),
@@ -146,13 +154,23 @@ RULES: dict[str, Rule] = {
 def check(config: ConfigDict) -> None:
     """Raises UserError, naming field, value and what is accepted, for the first field whose value is out of range.
 
+    Or, after those, for the first field of the model that contradicts the preset.
     config: with the fields of the base; ConfigDict would let None through for any of them.
     """
     for name, value in flatten(config):
-        accepts, description = RULES[name]
-        # NaN and infinity pass comparisons that they should not, and no field has a use for them.
-        finite = not isinstance(value, float) or abs(value) < float("inf")
-        # To Python True is a number, 1.
-        right_kind = value is not None and isinstance(value, bool) == (RULES[name] is SWITCH)
-        if not (right_kind and finite and accepts(value)):
-            raise UserError(f"config.{name} is {value!r}: it must be {description}")
+        check_value(name, value, f"config.{name}")
+    check_preset(config.model.preset, config.model)
+
+
+def check_value(name: str, value: Any, called: str) -> None:
+    """Raises UserError for a value, of the field's type, that the rule of the field `name` does not accept.
+
+    called: what the message calls the field.
+    """
+    accepts, description = RULES[name]
+    # NaN and infinity pass comparisons that they should not, and no field has a use for them.
+    finite = not isinstance(value, float) or abs(value) < float("inf")
+    # To Python True is a number, 1.
+    right_kind = value is not None and isinstance(value, bool) == (RULES[name] is SWITCH)
+    if not (right_kind and finite and accepts(value)):
+        raise UserError(f"{called} is {value!r}: it must be {description}")

@@ -9,9 +9,9 @@ from convmixer_jax.config_record import EVAL_MAY_CHANGE, RESUME_MAY_CHANGE, diff
 from tests.config_values import BASE, OTHER, base_with
 
 MAY_CHANGE = {
-    "input", "devices", "fsdp_devices", "steps_per_dispatch", "model.ops", "model.remat", "eval_flip",
-    "eval_batch_size", "report_every_steps", "eval_every_epochs", "checkpoint_every_steps", "keep_checkpoints",
-    "compilation_cache", "max_skipped_steps",
+    "input", "devices", "fsdp_devices", "steps_per_dispatch", "model.preset", "model.ops", "model.remat",
+    "eval_flip", "eval_batch_size", "report_every_steps", "eval_every_epochs", "checkpoint_every_steps",
+    "keep_checkpoints", "compilation_cache", "max_skipped_steps",
 }  # fmt: skip
 
 

@@ -4,11 +4,11 @@
     variables = model.init(jax.random.key(0), images, train=False)
     logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
 
-Trainable parameters for c input channels: c p^2 h + 3h + d (k^2 h + h^2 + 6h) + h n + n.
+Trainable parameters for c input channels: c p^2 h + 3h + d (k^2 h + h^2 + 6h) + h n + n. Other residual branches, norms
+and heads, and layer scale, are choices beside it; the defaults are the published model.
 """
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,19 +17,15 @@ from flax import linen as nn
 from flax.typing import Dtype
 from jax.sharding import Mesh
 
-from convmixer_jax.models.batch_norm import BatchNorm, updated_statistics
-from convmixer_jax.models.initializers import INITIALIZERS
+from convmixer_jax.models.batch_norm import updated_statistics
+from convmixer_jax.models.blocks import BLOCKS, close_block
+from convmixer_jax.models.heads import HEADS
+from convmixer_jax.models.layers import Layers
 from convmixer_jax.ops.activations import ACTIVATIONS
 from convmixer_jax.ops.choice import OPS
 from convmixer_jax.ops.features import Block, Trunk, TrunkParams
 from convmixer_jax.ops.layout import Layout
 from convmixer_jax.ops.spatial import Moments, Norm, Settings
-
-PLAIN_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    # PyTorch's nn.GELU is the exact one; flax's default is the tanh approximation.
-    "gelu": functools.partial(nn.gelu, approximate=False),
-    "relu": nn.relu,
-}
 
 
 def norm_names(depth: int) -> list[str]:
@@ -54,10 +50,20 @@ def trunk_params(params: Mapping[str, Any], depth: int) -> TrunkParams:
     return TrunkParams(params["stem_conv"]["kernel"], entries, blocks)
 
 
-class ConvMixer(nn.Module):
-    """Patch embedding, `depth` blocks of depthwise and pointwise convolution, mean pool, linear classifier.
+def beyond_fast(block: str, norm: str, layer_scale: float) -> str | None:
+    """Returns what other operations than the reference do not know of a model with these settings, or None."""
+    if block != "plain":
+        return f"it does not know the block {block!r}"
+    if norm != "batch":
+        return f"it does not know the norm {norm!r}"
+    return "it does not know layer_scale" if layer_scale else None
 
-    Parameters are float32 (`param_dtype`) and computation runs in `dtype`; the logits are in `dtype` too.
+
+class ConvMixer(nn.Module):
+    """Patch embedding, `depth` blocks of depthwise and pointwise convolution, mean pool, head.
+
+    Parameters are float32 (`param_dtype`) and computation runs in `dtype`; the logits are in `dtype` too. Where
+    other operations than the reference do not know the blocks or the norm (see `beyond_fast`), the reference runs.
     """
 
     dim: int  # h: channels of every block
@@ -70,8 +76,13 @@ class ConvMixer(nn.Module):
     norm_momentum: float = 0.1
     norm_epsilon: float = 1e-5
     drop_path: float = 0.0  # share of examples whose residual branch is left out in the last block; linear in depth
-    head_dropout: float = 0.0  # share of the pooled features set to zero before the classifier
-    ops: str = "reference"  # a row of OPS: how all but the classifier is computed
+    head_dropout: float = 0.0  # share of the pooled features set to zero before the head
+    head: str = "linear"  # a row of HEADS
+    block: str = "plain"  # a row of BLOCKS: the residual branch
+    bottleneck_factor: int = 2  # of the bottleneck: dim is a multiple of it
+    norm: str = "batch"  # a row of NORMS
+    layer_scale: float = 0.0  # start of learnt factors of each branch's channels; 0 = none
+    ops: str = "reference"  # a row of OPS: how all but the head is computed
     remat: bool = False  # keep one map per block for the backward pass, compute the others again
     mesh: Mesh | None = None  # over whose axes the batch is split, for other operations than the reference
     dtype: Dtype = jnp.float32
@@ -82,44 +93,40 @@ class ConvMixer(nn.Module):
         """Maps normalised images [B, H, W, C] to logits [B, num_classes].
 
         With `train`, BatchNorm uses the batch's statistics; make "batch_stats" mutable to keep the running ones, and
-        give a key "dropout" where drop_path or head_dropout is above 0.
+        give a key "dropout" where something is dropped.
         Rows and columns beyond a whole number of patches are cut off, as PyTorch's strided convolution does.
         """
-        layout = OPS[self.ops]
+        layout = None if beyond_fast(self.block, self.norm, self.layer_scale) else OPS[self.ops]
         if layout is None or self.is_initializing():
             # Initial weights come from the reference always: they are the same whichever operations run.
             x = self.features(images, train)
         else:
             x = self.fast_features(layout, images, train)
-        x = self.drop(x.astype(self.dtype), self.head_dropout, train, axes=(), name="head_drop")
-        kernel_init, bias_init = INITIALIZERS[self.initializer](self.dim)
-        return nn.Dense(
-            self.num_classes,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
-            name="head",
-        )(x)
+        layers = self.layers()
+        x = layers.drop(x.astype(self.dtype), self.head_dropout, train, axes=(), name="head_drop")
+        return HEADS[self.head](layers, x, train, num_classes=self.num_classes)
+
+    def layers(self) -> Layers:
+        """Returns the layers with the model's settings."""
+        norm = (self.norm, self.norm_momentum, self.norm_epsilon)
+        return Layers(self.activation, self.initializer, *norm, dtype=self.dtype, param_dtype=self.param_dtype)
 
     def features(self, images: jax.Array, train: bool) -> jax.Array:
         """Returns the pooled features [B, dim]: the network as published, layer by layer. The reference."""
-        x = images.astype(self.dtype)
-        x = self.conv(x, self.patch_size, stride=self.patch_size, padding="VALID", name="stem_conv")
-        x = self.activate_and_norm(x, train, "stem_norm")
-        block = nn.remat(ConvMixer.block, static_argnums=(2, 3)) if self.remat else ConvMixer.block
+        layers, p = self.layers(), self.patch_size
+        x = layers.conv(images.astype(self.dtype), self.dim, (p, p), stride=p, padding="VALID", name="stem_conv")
+        x = layers.activate_and_norm(x, train, "stem_norm")
+        mix = nn.remat(ConvMixer.mix, static_argnums=(2, 3)) if self.remat else ConvMixer.mix
         for i in range(self.depth):
-            x = block(self, x, i, train)
+            x = mix(self, x, i, train)
         return x.mean(axis=(1, 2))
 
-    def block(self, x: jax.Array, i: int, train: bool) -> jax.Array:
+    def mix(self, x: jax.Array, i: int, train: bool) -> jax.Array:
         """Applies block i to a map [B, H, W, dim]."""
-        # "SAME" puts the odd row and column of an even kernel at the end, as PyTorch's padding="same" does.
-        y = self.conv(x, self.kernel_size, groups=self.dim, name=f"block_{i}_depthwise")
-        y = self.activate_and_norm(y, train, f"block_{i}_depthwise_norm")
-        x = x + self.drop(y, self.drop_rate(i), train, axes=(1, 2, 3), name=f"block_{i}_drop")
-        x = self.conv(x, 1, name=f"block_{i}_pointwise")
-        return self.activate_and_norm(x, train, f"block_{i}_pointwise_norm")
+        layers, name = self.layers(), f"block_{i}"
+        sizes = {"kernel_size": self.kernel_size, "bottleneck_factor": self.bottleneck_factor}
+        y = BLOCKS[self.block](layers, x, train, name, **sizes)
+        return close_block(layers, x, y, train, name, layer_scale=self.layer_scale, drop_rate=self.drop_rate(i))
 
     def drop_rate(self, i: int) -> float:
         """Returns the share of residual branches that block i leaves out."""
@@ -147,43 +154,9 @@ class ConvMixer(nn.Module):
     def kept_branches(self, examples: int) -> jax.Array:
         """Returns [depth, examples], what each residual branch is multiplied with: the draws of the reference."""
         ones = jnp.ones((examples, 1, 1, 1))
+        layers = self.layers()
         kept = [
-            self.drop(ones, self.drop_rate(i), True, axes=(1, 2, 3), name=f"block_{i}_drop") for i in range(self.depth)
+            layers.drop(ones, self.drop_rate(i), True, axes=(1, 2, 3), name=f"block_{i}_drop")
+            for i in range(self.depth)
         ]
         return jnp.stack(kept).reshape(self.depth, examples)
-
-    def conv(
-        self, x: jax.Array, kernel_size: int, *, name: str, groups: int = 1, stride: int = 1, padding: str = "SAME"
-    ) -> jax.Array:
-        """Convolves [B, H, W, C] to [B, H', W', dim], with a bias, initialised for its fan-in."""
-        kernel_init, bias_init = INITIALIZERS[self.initializer](kernel_size**2 * x.shape[-1] // groups)
-        return nn.Conv(
-            self.dim,
-            (kernel_size, kernel_size),
-            strides=stride,
-            padding=padding,
-            feature_group_count=groups,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
-            name=name,
-        )(x)
-
-    def activate_and_norm(self, x: jax.Array, train: bool, name: str) -> jax.Array:
-        """Applies the activation, then BatchNorm, in this order, as published."""
-        x = PLAIN_ACTIVATIONS[self.activation](x)
-        return BatchNorm(
-            momentum=self.norm_momentum,
-            epsilon=self.norm_epsilon,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name=name,
-        )(x, train)
-
-    def drop(self, x: jax.Array, rate: float, train: bool, *, axes: tuple[int, ...], name: str) -> jax.Array:
-        """Sets a share `rate` of values to zero and scales the rest up; along `axes` one draw counts for all.
-
-        Over a residual branch with one draw per example that is stochastic depth (arXiv 1603.09382).
-        """
-        return nn.Dropout(rate, broadcast_dims=axes, name=name)(x, deterministic=not train) if rate else x

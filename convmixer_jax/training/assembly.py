@@ -21,16 +21,16 @@ from convmixer_jax.config_rules import check
 from convmixer_jax.data.datasets import DATASETS, Dataset, split_sizes
 from convmixer_jax.data.inputs import INPUTS, InputPath
 from convmixer_jax.errors import UserError, lookup
-from convmixer_jax.models.variants import make_model
-from convmixer_jax.ops.choice import Case, choose, compiler_options
-from convmixer_jax.training.checks import check_against_dataset, check_against_mesh, check_average
+from convmixer_jax.models import variants
+from convmixer_jax.ops.choice import compiler_options, loops_well
+from convmixer_jax.training.checks import check_against_dataset, check_against_mesh, check_average, check_model
 from convmixer_jax.training.dispatch import DispatchPlan, abstract_batches, jit_dispatch, plan_dispatches
 from convmixer_jax.training.mesh import make_gather, make_mesh, over_data, replicated
-from convmixer_jax.training.optimizers import make_optimizer
+from convmixer_jax.training.optimizers import make_decay, make_optimizer
 from convmixer_jax.training.prepare import Prepare, make_prepare
 from convmixer_jax.training.schedules import Schedule, ScheduleSettings, make_schedule
 from convmixer_jax.training.state import TrainState, create_state, state_layout
-from convmixer_jax.training.step import Normalise, jit_eval_step, jit_train_step, make_eval_step, make_train_step
+from convmixer_jax.training.step import Normalise, jit_eval_step, make_eval_step, make_train_step
 from convmixer_jax.training.update import UpdateSettings, make_update
 
 
@@ -39,7 +39,7 @@ class Experiment:
     """A run before its data: plain values, the model and its compiled-once steps.
 
     sizes: examples per split. abstract_state: shapes and shardings of the TrainState. eval_batch_size: a multiple of
-    the number of devices. train_step: one update; dispatch: several, as `plan` says.
+    the number of devices. dispatch: updates, as many in a call as `plan` says.
     """
 
     config: ConfigDict
@@ -54,7 +54,6 @@ class Experiment:
     prepare: Prepare
     plan: DispatchPlan
     init_state: jax.stages.Wrapped
-    train_step: jax.stages.Wrapped
     dispatch: jax.stages.Wrapped
     eval_step: jax.stages.Wrapped
     abstract_state: TrainState
@@ -125,7 +124,7 @@ def augment_settings(config: ConfigDict, mean: tuple[float, ...]) -> dict[str, d
 
 def channel_statistics(config: ConfigDict, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns (mean, std) per channel on the scale 0-1: the config's, else the data set's."""
-    return config.mean or dataset.mean, config.std or dataset.std
+    return dataset.channel_statistics(config.mean, config.std)
 
 
 def platform_of(mesh: Mesh) -> str:
@@ -136,15 +135,7 @@ def platform_of(mesh: Mesh) -> str:
 
 def choose_ops(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> tuple[str, str | None]:
     """Returns the operations that run, a row of OPS, and why not those asked for, or None."""
-    model = config.model
-    height, width, _ = dataset.image_shape
-    map_size = (height // model.patch_size, width // model.patch_size)
-    return choose(model.ops, Case(platform_of(mesh), config.dtype, model.kernel_size, map_size, model.dim))
-
-
-def loops_well(ops: str, platform: str) -> bool:
-    """Whether an update is as fast inside of a loop as outside; XLA's CPU backend has no quick convolutions there."""
-    return platform != "cpu" or ops == "channel_major"
+    return variants.choose_ops(config.model, config.dtype, dataset.image_shape, platform_of(mesh))
 
 
 def assemble_steps(
@@ -160,7 +151,7 @@ def assemble_steps(
     """Returns the fields of Experiment that hold the model: its states, its steps and how they are dispatched."""
     ops, _ = choose_ops(config, dataset, mesh)
     settings_of_model = config.model.to_dict() | {"ops": ops, "mesh": mesh}
-    model = make_model(num_classes=dataset.num_classes, dtype=config.dtype, **settings_of_model)
+    model = variants.make_model(num_classes=dataset.num_classes, dtype=config.dtype, **settings_of_model)
     tx = make_optimizer(**config.optimizer)
     create = functools.partial(
         create_state, model=model, tx=tx, image_shape=dataset.image_shape, with_ema=config.ema_decay > 0
@@ -168,7 +159,13 @@ def assemble_steps(
     abstract, layout = abstract_state(create, mesh)
     gather = make_gather(mesh, layout.params)
     in_loops = loops_well(ops, platform_of(mesh))
-    settings = UpdateSettings(config.accumulate_steps, config.ema_decay, config.l2, unroll=not in_loops)
+    settings = UpdateSettings(
+        config.accumulate_steps,
+        config.ema_decay,
+        config.l2,
+        unroll=not in_loops,
+        decay=make_decay(**config.optimizer),
+    )
     update = make_update(model, tx, schedule, settings, gather)
     train_step = make_train_step(update, schedule, take=inputs.take, prepare=prepare)
     eval_step = make_eval_step(model, take=inputs.take, normalise=to_input, flip=config.eval_flip, gather=gather)
@@ -179,7 +176,6 @@ def assemble_steps(
     return {
         "plan": plan,
         "init_state": jax.jit(create, out_shardings=layout),
-        "train_step": jit_train_step(train_step, mesh, layout, options),
         "dispatch": jit_dispatch(train_step, plan, mesh, layout, config.max_skipped_steps, options),
         "eval_step": jit_eval_step(eval_step, mesh, layout.params, options),
         "abstract_state": abstract,
@@ -193,6 +189,7 @@ def assemble(config: ConfigDict, training: bool = True) -> Experiment:
     """
     check(config)
     dataset = lookup(DATASETS, config.dataset, "config.dataset")
+    check_model(config)
     check_against_dataset(config, dataset)
     check_average(config)
     inputs = lookup(INPUTS, config.input, "config.input")

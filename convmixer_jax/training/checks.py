@@ -3,8 +3,33 @@
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from convmixer_jax.config import get_base
 from convmixer_jax.data.datasets import Dataset, split_sizes
 from convmixer_jax.errors import UserError
+from convmixer_jax.models.variants import VARIANTS, check_dim, find_variant
+
+# Fields of config.model that every variant takes: they say which model it is, or how it is computed.
+OF_EVERY_VARIANT = ("variant", "preset", "ops")
+
+
+def check_model(config: ConfigDict) -> None:
+    """Raises UserError for fields of config.model that the variant does not read, or that do not fit each other."""
+    model, base = config.model, get_base().model
+    variant = find_variant(model.variant)
+    for name, value in model.items():
+        if name in OF_EVERY_VARIANT or variant.reads(name) or value == base[name]:
+            continue
+        others = ", ".join(other for other, row in VARIANTS.items() if row.reads(name))
+        raise UserError(
+            f"config.model.{name} is {value!r}: config.model.variant={model.variant} does not read it; leave it at "
+            f"{base[name]!r}, or take a variant that does ({others})"
+        )
+    if model.head == "bn_dropout" and model.head_dropout:
+        raise UserError(
+            f"config.model.head_dropout is {model.head_dropout}: the head 'bn_dropout' has a dropout of its own; leave "
+            "it at 0, or take the head 'linear'"
+        )
+    check_dim(model)
 
 
 def check_against_dataset(config: ConfigDict, dataset: Dataset) -> None:
@@ -15,12 +40,8 @@ def check_against_dataset(config: ConfigDict, dataset: Dataset) -> None:
             raise UserError(
                 f"config.{name} is {config[name]!r}: {config.dataset} has {channels} channels; give as many"
             )
-    if config.model.patch_size > min(height, width):
-        raise UserError(
-            f"config.model.patch_size is {config.model.patch_size}: images of {config.dataset} are {height}x{width} "
-            "pixels; a patch must fit into them"
-        )
-    check_kernel(config, height // config.model.patch_size, width // config.model.patch_size)
+    if find_variant(config.model.variant).reads("patch_size"):
+        check_patches(config, height, width)
     check_padding(config, height, width)
     sizes = split_sizes(dataset, config.val_fraction, 0)
     if config.val_fraction and not ("val" in sizes and sizes["train"]):
@@ -33,6 +54,17 @@ def check_against_dataset(config: ConfigDict, dataset: Dataset) -> None:
         raise UserError(
             f"config.train_examples is {config.train_examples}: the training split has {available}; 0 takes all"
         )
+
+
+def check_patches(config: ConfigDict, height: int, width: int) -> None:
+    """Raises UserError where a patch, or weights of a kernel over patches, find nothing in images [height, width]."""
+    patch = config.model.patch_size
+    if patch > min(height, width):
+        raise UserError(
+            f"config.model.patch_size is {patch}: images of {config.dataset} are {height}x{width} pixels; a patch must "
+            "fit into them"
+        )
+    check_kernel(config, height // patch, width // patch)
 
 
 def check_kernel(config: ConfigDict, height: int, width: int) -> None:

@@ -66,7 +66,8 @@ def create_state(
     """
     images = np.zeros((1, *image_shape), np.float32)
     variables = model.init(stream_key(seed, "init"), images, train=False)
-    kept = {name: variables[name] for name in ("params", "batch_stats")}
+    # A model without BatchNorm has no statistics.
+    kept = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         **kept,

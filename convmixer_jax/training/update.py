@@ -29,13 +29,15 @@ class UpdateSettings:
     """What the config gives to every update.
 
     accumulate_steps: micro-batches. ema_decay: 0 = no moving averages. l2: of the kernels' squares. unroll: write
-    micro-batches out one after the other, up to MOST_UNROLLED at a time, instead of in a loop.
+    micro-batches out one after the other, up to MOST_UNROLLED at a time, instead of in a loop. decay: what becomes of
+    parameters before the optimiser's update is added, whatever the learning rate; None: nothing.
     """
 
     accumulate_steps: int
     ema_decay: float
     l2: float
     unroll: bool = False
+    decay: Callable[[Any], Any] | None = None
 
 
 def select(condition: jax.Array, new: Any, old: Any) -> Any:
@@ -85,7 +87,7 @@ def make_gradients(model: nn.Module, settings: UpdateSettings, gather: Gather) -
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         loss = optax.softmax_cross_entropy(logits, targets).mean()
         total = loss + settings.l2 * kernel_penalty(params) if settings.l2 else loss
-        return total, (loss, logits, updated["batch_stats"])
+        return total, (loss, logits, updated.get("batch_stats", {}))
 
     grad_fn = jax.grad(loss_fn, has_aux=True)
     parts = settings.accumulate_steps
@@ -129,7 +131,8 @@ def make_update(
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         rate = schedule(state.step)
-        params = jax.tree.map(lambda p, u: p + (rate * u).astype(p.dtype), state.params, updates)
+        decayed = settings.decay(state.params) if settings.decay else state.params
+        params = jax.tree.map(lambda p, u: p + (rate * u).astype(p.dtype), decayed, updates)
         new = {"params": params, "batch_stats": batch_stats}
         ema = moving_average(settings.ema_decay, state.step, state.ema, new) if settings.ema_decay else state.ema
         state = state.replace(

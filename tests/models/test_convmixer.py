@@ -14,63 +14,13 @@ import scipy.stats
 import torch
 
 from convmixer_jax.errors import UserError
+from convmixer_jax.models.blocks import BLOCKS
+from convmixer_jax.models.heads import HEADS
 from convmixer_jax.models.initializers import INITIALIZERS
-from convmixer_jax.models.variants import VARIANTS, make_model
+from convmixer_jax.models.norms import NORMS
+from convmixer_jax.models.variants import VARIANTS
 from convmixer_jax.ops.activations import ACTIVATIONS
-
-# (variant, dim, depth, patch_size, kernel_size, image side, classes): trainable parameters, as timm's models have.
-COUNTS = {
-    ("convmixer", 128, 4, 1, 8, 32, 10): 103_434,
-    ("convmixer", 128, 8, 1, 8, 32, 10): 204_810,
-    ("convmixer", 256, 4, 1, 8, 32, 10): 337_930,
-    ("convmixer", 256, 8, 1, 3, 32, 10): 559_114,
-    ("convmixer", 256, 8, 1, 7, 32, 10): 641_034,
-    ("convmixer", 256, 8, 2, 5, 32, 10): 594_186,
-    ("convmixer", 256, 8, 1, 9, 32, 10): 706_570,
-    ("convmixer", 256, 8, 2, 9, 32, 10): 708_874,
-    ("convmixer", 256, 8, 4, 9, 32, 10): 718_090,
-    ("convmixer", 256, 16, 1, 8, 32, 10): 1_339_402,
-    ("convmixer", 1536, 20, 7, 9, 224, 1000): 51_625_960,
-    ("convmixer", 768, 32, 7, 7, 224, 1000): 21_110_248,
-    ("convmixer", 1024, 20, 14, 9, 224, 1000): 24_383_464,
-}
-
-
-def build(variant: str = "convmixer", **settings: Any) -> Any:
-    defaults: dict[str, Any] = {"num_classes": 10, "dtype": "float32", "activation": "gelu", "initializer": "pytorch"}
-    defaults |= {"norm_momentum": 0.1, "norm_epsilon": 1e-5, "drop_path": 0.0, "head_dropout": 0.0}
-    defaults |= {"remat": False, "ops": "reference", "mesh": None}
-    shape = {"dim": 8, "depth": 1, "patch_size": 2, "kernel_size": 3}
-    return make_model(variant, **(defaults | shape | settings))
-
-
-def variable_shapes(model: Any, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """Returns the variables as shapes and dtypes; nothing is computed."""
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), images)
-
-
-def random_variables(model: Any, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """Returns variables drawn by NumPy around one, which is quicker than to compile the model's own."""
-    rng = np.random.default_rng(0)
-    shapes = variable_shapes(model, image_shape)
-    return jax.tree.map(lambda leaf: rng.normal(1, 0.3, leaf.shape).astype(leaf.dtype), shapes)
-
-
-def count(model: Any, image_shape: tuple[int, int, int]) -> int:
-    """Returns the number of trainable parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(variable_shapes(model, image_shape)["params"]))
-
-
-@pytest.mark.parametrize("row", COUNTS, ids=lambda row: "{}-{}/{}-p{}-k{}".format(*row))
-def test_parameter_count_is_the_published_one(row):
-    variant, dim, depth, patch_size, kernel_size, side, classes = row
-    model = build(variant, dim=dim, depth=depth, patch_size=patch_size, kernel_size=kernel_size, num_classes=classes)
-    assert count(model, (side, side, 3)) == COUNTS[row]
-
-
-def test_every_variant_has_a_pinned_count():
-    assert {row[0] for row in COUNTS} == set(VARIANTS)
+from tests.models.building import build, count, random_variables, variable_shapes
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -256,6 +206,9 @@ def test_other_images_of_the_batch_matter_in_training_alone():
         ("resnet", {}, "config.model.variant", VARIANTS),
         ("convmixer", {"activation": "swish"}, "config.model.activation", ACTIVATIONS),
         ("convmixer", {"initializer": "he"}, "config.model.initializer", INITIALIZERS),
+        ("convmixer", {"head": "mlp"}, "config.model.head", HEADS),
+        ("convmixer", {"block": "wide"}, "config.model.block", BLOCKS),
+        ("convmixer", {"norm": "group"}, "config.model.norm", NORMS),
     ],
 )
 def test_an_unknown_name_is_the_users_mistake(variant, settings, field, table):

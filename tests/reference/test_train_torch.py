@@ -7,6 +7,7 @@ from convmixer_jax.config import get_base
 from convmixer_jax.data.datasets import Examples
 from convmixer_jax.data.resident import ResidentInput
 from convmixer_jax.training.assembly import assemble
+from convmixer_jax.training.dispatch import next_batches
 from convmixer_jax.training.mesh import over_data, replicated
 from tests.reference import train_torch
 from tests.reference.torch_convmixer import read_parameters
@@ -31,8 +32,10 @@ def test_it_ends_with_our_weights():
     shardings = replicated(experiment.mesh), over_data(experiment.mesh)
     source = ResidentInput(examples, *shardings, seed=0, batch_size=16)
     state = experiment.init_state(np.uint32(0))
-    for step in range(experiment.total_steps):
-        state, _ = experiment.train_step(state, np.uint32(0), source.data, source.batch(step))
+    for step in range(0, experiment.total_steps, experiment.steps_per_epoch):
+        batches = next_batches(experiment.inputs, source, step, experiment.steps_per_epoch, experiment.plan)
+        count = np.int32(experiment.steps_per_epoch)
+        state, _ = experiment.dispatch(state, np.uint32(0), source.data, batches, count)
 
     model = train_torch.make_model(experiment)
     train_torch.train(model, experiment, examples)

@@ -6,16 +6,21 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from convmixer_jax.errors import UserError
 from convmixer_jax.models.convmixer import ConvMixer
-from convmixer_jax.training.optimizers import DECAY_MASKS, OPTIMIZERS, make_optimizer
+from convmixer_jax.training.optimizers import DECAY_MASKS, OPTIMIZERS, make_decay, make_optimizer
+from convmixer_jax.training.update import UpdateSettings, make_update
+from tests.training.steps import no_gather, random_state
 
 # Settings of each row, such that a first update keeps the gradient itself as first moment.
-SETTINGS = {"adamw": {"b1": 0.0, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.25}}
+PLAIN = {"b1": 0.0, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.25}
+SETTINGS = {"adamw": PLAIN, "adamw_fixed_decay": PLAIN}
 DECAYING_LEAVES = {"all": {"kernel", "bias", "scale"}, "kernels": {"kernel"}}
 
 
@@ -59,12 +64,59 @@ def after_clipping(tx: optax.GradientTransformation, grads: Any, params: Any) ->
 @pytest.mark.parametrize("decay_mask", DECAY_MASKS)
 def test_which_leaves_decay(params, name, decay_mask):
     # Without a gradient the update is the decay alone: -0.25 times the parameter, at the rate 1 of the docstring.
-    tx = make_optimizer(name, decay_mask=decay_mask, clip_norm=1.0, **SETTINGS[name])
+    settings = {"decay_mask": decay_mask, "clip_norm": 1.0, **SETTINGS[name]}
+    tx, decay = make_optimizer(name, **settings), make_decay(name, **settings)
     zeros = jax.tree.map(np.zeros_like, params)
     updates, _ = jax.jit(tx.update)(zeros, tx.init(params), params)
-    for (path, update), leaf in zip(jax.tree.leaves_with_path(updates), jax.tree.leaves(params), strict=True):
+    after = jax.tree.map(np.add, decay(params) if decay else params, updates)
+    for (path, new), leaf in zip(jax.tree.leaves_with_path(after), jax.tree.leaves(params), strict=True):
         decays = path[-1].key in DECAYING_LEAVES[decay_mask]
-        np.testing.assert_array_equal(update, -0.25 * leaf * decays, err_msg=jax.tree_util.keystr(path))
+        np.testing.assert_array_equal(new, leaf - 0.25 * leaf * decays, err_msg=jax.tree_util.keystr(path))
+
+
+class Product(nn.Module):
+    """Features [B, 4] to logits [B, 3], without a bias."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return nn.Dense(3, use_bias=False, param_dtype="float64", name="head")(x)
+
+
+def recording() -> optax.GradientTransformation:
+    """Hands gradients on as they are and keeps them as its state."""
+    return optax.GradientTransformation(
+        init=lambda params: params, update=lambda grads, state, params=None: (grads, grads)
+    )
+
+
+def test_a_fixed_decay_does_not_depend_on_the_rate():
+    # tensorflow-addons' AdamW in float64: w -= decay * w, then Adam's step with the rate, which is 0 at first.
+    rates, decay, (b1, b2, eps) = (0.0, 0.3, 0.01), 0.05, (0.9, 0.98, 1e-3)
+    optimizer = {"name": "adamw_fixed_decay", "decay_mask": "kernels", "clip_norm": 0.0, "weight_decay": decay}
+    optimizer |= {"b1": b1, "b2": b2, "eps": eps}
+    rng = np.random.default_rng(2)
+    with jax.enable_x64(True):
+        tx = optax.chain(recording(), make_optimizer(**optimizer))
+        settings = UpdateSettings(accumulate_steps=1, ema_decay=0.0, l2=0.0, decay=make_decay(**optimizer))
+        update = jax.jit(make_update(Product(), tx, lambda step: jnp.asarray(rates)[step], settings, no_gather))
+        state = random_state(Product(), tx, (4,))
+        w = state.params["head"]["kernel"].copy()
+        m, v = np.zeros_like(w), np.zeros_like(w)
+        for n, rate in enumerate(rates, start=1):
+            images, targets = jnp.asarray(rng.normal(size=(5, 4))), jnp.asarray(rng.dirichlet(np.ones(3), size=5))
+            state, _ = update(state, images, targets, jax.random.key(0))
+            g = np.asarray(state.opt_state[0]["head"]["kernel"])
+            m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+            w -= decay * w
+            w -= rate * (m / (1 - b1**n)) / (np.sqrt(v / (1 - b2**n)) + eps)
+            # Some ten roundings a step, of which each is 1e-16.
+            np.testing.assert_allclose(state.params["head"]["kernel"], w, rtol=0, atol=1e-14)
+
+
+def test_only_a_fixed_decay_is_apart_from_the_optimiser():
+    assert make_decay("adamw", decay_mask="all", weight_decay=0.5) is None
+    with pytest.raises(UserError, match=r"config\.optimizer\.decay_mask is 'none'"):
+        make_decay("adamw", decay_mask="none", weight_decay=0.5)
 
 
 @pytest.mark.parametrize("eps, expected", [(1e-8, -1.0), (1e-3, -0.5)])

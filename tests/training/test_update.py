@@ -16,11 +16,10 @@ import optax
 import pytest
 
 from convmixer_jax.models.convmixer import ConvMixer
-from convmixer_jax.training.mesh import make_mesh, replicated
+from convmixer_jax.training.mesh import make_mesh
 from convmixer_jax.training.state import TrainState, create_state
-from convmixer_jax.training.step import jit_train_step
 from convmixer_jax.training.update import UpdateSettings, make_update
-from tests.training.steps import PLAIN, bits, leaves, no_gather, plain_step, random_state, sent
+from tests.training.steps import PLAIN, bits, jit_once, leaves, no_gather, plain_step, random_state, sent
 
 BATCH, CLASSES, SHAPE = 32, 3, (4, 4, 2)
 TX = optax.scale(-1.0)
@@ -60,9 +59,8 @@ def compiled(settings: UpdateSettings, devices: int = 1, dropping: bool = False,
         augment=lambda key, images: images.astype(dtype),
         settings=settings,
     )
-    whole = replicated(grid)
     state = jax.eval_shape(lambda: first_state(settings, dtype))
-    program = jit_train_step(step, grid, whole, {}).lower(state, np.uint32(0), {}, batch()).compile()
+    program = jit_once(step, grid).lower(state, np.uint32(0), {}, batch(), np.int32(1)).compile()
     return program, program.input_shardings[0]
 
 
@@ -75,7 +73,7 @@ def update(
 ) -> TrainState:
     """Returns the state after one update, on the host."""
     program, layout = compiled(settings, **which)
-    arguments = jax.device_put((state, np.uint32(seed), {}, examples or batch()), layout)
+    arguments = jax.device_put((state, np.uint32(seed), {}, examples or batch(), np.int32(1)), layout)
     after, _ = program(*arguments)
     return jax.device_get(after)
 
