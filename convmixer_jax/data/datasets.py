@@ -8,14 +8,14 @@ To add a data set, add a row to DATASETS and, where its files are of a new kind,
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from convmixer_jax.data.examples import Examples, ImageFiles
 from convmixer_jax.data.host_batches import in_memory
-from convmixer_jax.data.sources import cifar, digits, tiny_imagenet
+from convmixer_jax.data.sources import cifar, digits, imagenet, tiny_imagenet
 from convmixer_jax.data.splits import stratified_choice
 
 
@@ -26,6 +26,7 @@ class Dataset:
     load: (data_dir, split) to the examples of the published splits "train" and "test".
     num_examples: examples in each published split.
     image_shape: (H, W, C). mean, std: per channel of the training images, on the scale 0-1.
+    crop_pct: share of the shorter side of an image of another size that evaluation looks at.
     """
 
     load: Callable[[Path, str], Examples | ImageFiles]
@@ -34,11 +35,18 @@ class Dataset:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop_pct: float = 1.0
 
     @property
     def num_classes(self) -> int:
         """The number of classes; labels are 0 to num_classes - 1."""
         return len(self.class_names)
+
+    def channel_statistics(
+        self, mean: Sequence[float], std: Sequence[float]
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Returns (mean, std) per channel: those given, the data set's own where they are empty."""
+        return tuple(mean) or self.mean, tuple(std) or self.std
 
 
 DATASETS: dict[str, Dataset] = {
@@ -57,6 +65,15 @@ DATASETS: dict[str, Dataset] = {
         class_names=tuple("0123456789"),
         mean=(0.3056,),
         std=(0.3759,),
+    ),
+    "imagenet": Dataset(
+        load=imagenet.load_imagenet,
+        num_examples=imagenet.IMAGENET.num_examples,
+        image_shape=imagenet.IMAGENET.image_shape,
+        class_names=tuple(imagenet.IMAGENET_CLASSES.values()),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        crop_pct=imagenet.IMAGENET.crop_pct,
     ),
     "tiny_imagenet": Dataset(
         load=tiny_imagenet.load_tiny_imagenet,

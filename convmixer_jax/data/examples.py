@@ -43,12 +43,14 @@ class ImageFiles:
     """A split as image files, JPEG or PNG of any size, which are read as (H, W, C) = image_shape (see decode.py).
 
     folder: of the data set. name: str [N], the files as seen from there, with "/". label: int32 [N].
+    crop_pct: share of the shorter side of an image of another size that is looked at.
     """
 
     folder: Path
     name: np.ndarray
     label: np.ndarray
     image_shape: tuple[int, int, int]
+    crop_pct: float = 1.0
 
     def __len__(self) -> int:
         return len(self.label)

@@ -111,7 +111,7 @@ def _decoded(numbers: Any, files: ImageFiles, indices: Indices, batch_size: int)
 
     @tf.autograph.experimental.do_not_convert
     def read(path: Any, label: Any) -> Any:
-        return read_image(path, files.image_shape), label
+        return read_image(path, files.image_shape, files.crop_pct), label
 
     under_way = 2 * reading_threads()  # so that a thread finds work while the next image in order is not ready yet
     return numbers.map(batch_of_paths).unbatch().map(read, num_parallel_calls=under_way).batch(batch_size)

@@ -1,13 +1,15 @@
 """Images are decoded as Pillow decodes them, and resized and cropped as it would."""
 
 import io
+import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.datasets
 from PIL import Image
 
 from convmixer_jax.data import host_batches
@@ -16,6 +18,7 @@ from convmixer_jax.data.examples import ImageFiles
 from convmixer_jax.data.host_batches import in_memory
 from convmixer_jax.data.order import padded_indices
 from convmixer_jax.errors import UserError
+from tests.augment.samples import photographs, photographs_64
 from tests.data.images import make_it_a_folder, numbered, write_files
 
 
@@ -66,32 +69,105 @@ def test_one_channel_is_grey():
     np.testing.assert_array_equal(decoded(encoded(image, "PNG"), (8, 8, 1))[..., 0], np.asarray(image))
 
 
-# (height, width) of the file, of the result, and of what it is resized to before its centre is cut out. Written down
-# by hand: 375 x 500 covers 64 x 64 at 64/375, and 500 * 64 / 375 = 85.3.
+def evaluated_by_pillow(image: Image.Image, height: int, width: int, crop_pct: float) -> np.ndarray:
+    """What timm evaluates: torchvision's Resize and CenterCrop, in Python's numbers and Pillow's bicubic filter."""
+    cover_h, cover_w = math.floor(height / crop_pct), math.floor(width / crop_pct)
+    w, h = image.size
+    if w * cover_h <= h * cover_w:
+        new_h, new_w = int(cover_w * h / w), cover_w
+    else:
+        new_h, new_w = cover_h, int(cover_h * w / h)
+    top, left = round((new_h - height) / 2.0), round((new_w - width) / 2.0)
+    if h > 2 * w:  # Pillow 13 would begin with the height, other versions and we do not
+        image = image.resize((new_w, h), Image.Resampling.BICUBIC)
+    resized = np.asarray(image.resize((new_w, new_h), Image.Resampling.BICUBIC))
+    return resized[top : top + height, left : left + width]
+
+
+def assert_as_evaluated(content: bytes, shape: tuple[int, int, int], crop_pct: float) -> None:
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    expected = evaluated_by_pillow(image, *shape[:2], crop_pct)
+    np.testing.assert_array_equal(decode_image(content, shape, crop_pct).numpy(), expected, strict=True)
+
+
+# (height, width) of the file and of the result, the share that is kept.
 SIZES = [
-    ((375, 500), (64, 64), (64, 85)),
-    ((500, 375), (64, 64), (85, 64)),
-    ((333, 333), (64, 64), (64, 64)),
-    ((65, 64), (64, 64), (65, 64)),
-    ((64, 65), (64, 64), (64, 65)),
-    ((31, 47), (64, 64), (64, 97)),  # larger: 47 * 64 / 31 = 97.03
-    ((201, 99), (64, 32), (65, 32)),  # 201 * 32 / 99 = 64.97: the width decides
-    ((100, 100), (64, 32), (64, 64)),
-    ((1, 1), (4, 4), (4, 4)),
+    ((375, 500), (64, 64), 1.0),
+    ((500, 375), (64, 64), 1.0),
+    ((333, 333), (64, 64), 1.0),
+    ((65, 64), (64, 64), 1.0),
+    ((64, 65), (64, 64), 1.0),
+    ((64, 67), (64, 64), 1.0),  # 3 columns too many: 1.5 of them are left out at the left, which is rounded to 2
+    ((64, 69), (64, 64), 1.0),  # 2.5, which is rounded to 2
+    ((250, 350), (64, 64), 1.0),  # 350 * 64 / 250 = 89.6, which becomes 89
+    ((31, 47), (64, 64), 1.0),
+    ((31, 47), (64, 64), 0.9),
+    ((64, 65), (64, 64), 0.875),
+    ((199, 99), (64, 32), 1.0),
+    ((100, 100), (64, 32), 0.96),
+    ((100, 100), (32, 64), 0.96),
+    ((1, 1), (4, 4), 1.0),
 ]
 
 
-@pytest.mark.parametrize("size, wanted, between", SIZES)
+@pytest.mark.parametrize("size, wanted, crop_pct", SIZES)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_another_size_is_resized_and_cropped_as_by_pillow(size, wanted, between, mode):
+def test_another_size_is_resized_and_cropped_as_by_pillow(size, wanted, crop_pct, mode):
     content = encoded(picture(*size).convert(mode))
-    resized = Image.open(io.BytesIO(content)).convert("RGB").resize(between[::-1], Image.Resampling.BICUBIC)
-    top, left = (between[0] - wanted[0]) // 2, (between[1] - wanted[1]) // 2
-    expected = np.asarray(resized)[top : top + wanted[0], left : left + wanted[1]]
-    image = decoded(content, (*wanted, 3))
-    assert (image.dtype, image.shape) == (np.uint8, (*wanted, 3))
-    # Pillow rounds to whole levels between its two passes.
-    assert np.abs(image.astype(int) - expected).max() <= 1
+    assert_as_evaluated(content, (*wanted, 3), crop_pct)
+
+
+def bundled_jpegs() -> Iterator[bytes]:
+    """Photographs of many sizes: scikit-learn's two, parts of them, and enlarged ones of CIFAR-10 and Tiny ImageNet."""
+    folder = Path(sklearn.datasets.__file__).parent / "images"
+    for name in ("china.jpg", "flower.jpg"):
+        yield (folder / name).read_bytes()
+        whole = Image.open(folder / name)
+        for width, height in ((500, 375), (375, 500), (500, 333), (334, 500), (500, 500), (240, 180), (224, 300)):
+            yield encoded(whole.resize((width, height), Image.Resampling.LANCZOS), quality=90)
+        for box in ((10, 20, 243, 299), (0, 0, 640, 130), (101, 0, 230, 427)):
+            yield encoded(whole.crop(box), quality=75)
+    for number, pixels in enumerate([*photographs()[-3:], *photographs_64()[:3]]):
+        side = 150 + 60 * number
+        yield encoded(Image.fromarray(pixels).resize((side, side + 7 * number), Image.Resampling.BICUBIC))
+
+
+def test_photographs_are_those_that_timm_evaluates():
+    for content in bundled_jpegs():
+        assert_as_evaluated(content, (224, 224, 3), 0.96)
+
+
+def test_an_image_of_the_right_size_loses_its_edge_as_any_other_one():
+    assert_as_evaluated(OF_ONE_SIZE["colour"], (64, 64, 3), 0.96)
+
+
+def separated(image: Image.Image) -> Image.Image:
+    """In CMYK with as much black as there can be, as for print; Pillow's own conversion leaves it out."""
+    rgb = np.asarray(image).astype(int)
+    white = np.maximum(rgb.max(-1, keepdims=True), 1)
+    return Image.fromarray(np.concatenate([255 - 255 * rgb // white, 255 - white], -1).astype(np.uint8), "CMYK")
+
+
+# As Pillow writes it; as Photoshop does, with luminance and chroma: a byte of Adobe's marker says so.
+CMYK = {
+    "CMYK": encoded(separated(picture(64, 64)), subsampling=0, quality=95),
+    "YCCK": encoded(separated(picture(64, 64)), subsampling=0, quality=95),
+}
+CMYK["YCCK"] = CMYK["YCCK"].replace(b"Adobe\0d\0\0\0\0\0", b"Adobe\0d\0\0\0\0\2")
+
+
+@pytest.mark.parametrize("content", CMYK.values(), ids=CMYK)
+def test_cmyk_becomes_rgb(content):
+    image = decoded(content, (64, 64, 3))
+    assert np.abs(image.astype(int) - by_pillow(content)).max() <= 1
+    assert image.std() > 20
+
+
+def test_cmyk_has_the_colours_of_the_picture():
+    # Quality 95 is some levels off; inverted colours, the usual mistake, would be a hundred off.
+    difference = decoded(CMYK["CMYK"], (64, 64, 3)).astype(int) - np.asarray(picture(64, 64))
+    assert np.abs(difference).mean() < 5
+    assert CMYK["CMYK"] != CMYK["YCCK"]
 
 
 def test_flat_black_and_white_stay_so():

@@ -14,6 +14,7 @@ from convmixer_jax.data.sources.tfds_directory import read_tfds_directory
 from convmixer_jax.errors import UserError
 from tests.data.archives import SPEC, expected, spec_with, write_tfds_directory
 
+pytestmark = pytest.mark.slow  # each reading starts a process that imports TensorFlow
 VERSION = "3.0.10"
 
 

@@ -6,13 +6,13 @@ The labels of the published test images are secret, so the published validation 
 """
 
 import dataclasses
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from convmixer_jax.data.examples import ImageFiles
+from convmixer_jax.data.sources.folders import check_folder, check_same, difference
 from convmixer_jax.errors import UserError, lookup
 
 # The published wnids.txt: the index of a class is its line. Pinned here, since another order would go unseen: training
@@ -40,8 +40,6 @@ TINY_IMAGENET_CLASSES = tuple(
     n07715103 n02504458
 """.split()  # noqa: SIM905
 )
-
-_NAMED = 3  # of the names that a message could list
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,19 +85,19 @@ def load_tiny_imagenet(data_dir: Path, split: str, spec: TinyImageNetSpec = TINY
     if tuple(wnids) != spec.classes:
         raise UserError(
             f"{folder / 'wnids.txt'} is not the published list of {len(spec.classes)} classes, in its order: "
-            f"{_difference(wnids, spec.classes) or 'the order is another one'}; {_way_out(spec)}"
+            f"{difference(wnids, spec.classes) or 'the order is another one'}; {_way_out(spec)}"
         )
     names, labels = find(folder, spec)
     return ImageFiles(folder, np.array(names), np.array(labels, np.int32), spec.image_shape)
 
 
 def _train_files(folder: Path, spec: TinyImageNetSpec) -> tuple[list[str], list[int]]:
-    _check_same(folder / "train", _names(folder / "train", spec), spec.classes, spec)
+    check_folder(folder / "train", spec.classes, _way_out(spec))
     names, labels = [], []
     for label, wnid in enumerate(spec.classes):
         images = f"train/{wnid}/images"
         expected = [f"{wnid}_{number}.JPEG" for number in range(spec.per_class["train"])]
-        _check_same(folder / images, _names(folder / images, spec), expected, spec)
+        check_folder(folder / images, expected, _way_out(spec))
         names += [f"{images}/{name}" for name in expected]
         labels += [label] * len(expected)
     return names, labels
@@ -107,7 +105,7 @@ def _train_files(folder: Path, spec: TinyImageNetSpec) -> tuple[list[str], list[
 
 def _val_files(folder: Path, spec: TinyImageNetSpec) -> tuple[list[str], list[int]]:
     expected = [f"val_{number}.JPEG" for number in range(spec.per_class["test"] * len(spec.classes))]
-    _check_same(folder / "val/images", _names(folder / "val/images", spec), expected, spec)
+    check_folder(folder / "val/images", expected, _way_out(spec))
     labels = _val_labels(folder / "val/val_annotations.txt", expected, spec)
     return [f"val/images/{name}" for name in expected], labels
 
@@ -119,7 +117,7 @@ def _val_labels(path: Path, expected: list[str], spec: TinyImageNetSpec) -> list
     for number, row in enumerate(rows, start=1):
         if len(row) < 2 or row[1] not in index:
             raise UserError(f"{path} has no image and class of wnids.txt in line {number}: {_way_out(spec)}")
-    _check_same(path, [row[0] for row in rows], expected, spec)
+    check_same(path, [row[0] for row in rows], expected, _way_out(spec))
     labels = {row[0]: index[row[1]] for row in rows}
     counts = np.bincount(list(labels.values()), minlength=len(spec.classes))
     for wnid, count in zip(spec.classes, counts, strict=True):
@@ -133,32 +131,6 @@ def _lines(path: Path, spec: TinyImageNetSpec) -> list[str]:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', error)}): {_way_out(spec)}") from error
-
-
-def _names(folder: Path, spec: TinyImageNetSpec) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read ({error.strerror}): {_way_out(spec)}") from error
-
-
-def _check_same(where: Path, found: Iterable[str], expected: Iterable[str], spec: TinyImageNetSpec) -> None:
-    if difference := _difference(found, expected):
-        raise UserError(f"{where} {difference}: {_way_out(spec)}")
-
-
-def _difference(found: Iterable[str], expected: Iterable[str]) -> str:
-    """Returns what `found` lacks, has too much or has twice, in words; "" where it has each of `expected` once."""
-    found, wanted = list(found), set(expected)
-    seen = set(found)
-    twice = {name for name in seen if found.count(name) > 1} if len(seen) < len(found) else set()
-    parts = [("lacks", wanted - seen), ("has, beside what belongs there,", seen - wanted), ("has twice", twice)]
-    return " and ".join(f"{words} {_listed(names)}" for words, names in parts if names)
-
-
-def _listed(names: set[str]) -> str:
-    shown = sorted(names, key=lambda name: (len(name), name))[:_NAMED]
-    return ", ".join(shown) + (f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else "")
 
 
 def _way_out(spec: TinyImageNetSpec) -> str:
