@@ -1,6 +1,7 @@
 """What every test shares: eight virtual CPU devices, set before JAX starts."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,12 +11,16 @@ import pytest
 from jax.sharding import Mesh
 
 from convmixer_jax.main import main
+from convmixer_jax.runs.programs import keep_programs
 from convmixer_jax.training.mesh import make_mesh
 from tests.commands import DIGITS, ONE_EPOCH, SMALL
+from tests.workdirs import make_workdir
 
 # Only the CPU backend can pretend to be several devices, and tolerances are those of its arithmetic.
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
+# What one test has compiled, others find, and so does the next run of the suite: compiling is most of its time.
+keep_programs(Path(__file__).parents[1] / ".pytest_cache" / "programs")
 
 
 # Files that start processes take minutes each: begun first, they do not end long after all others.
@@ -73,3 +78,18 @@ def trained(tmp_path, elsewhere) -> Path:
     assert main(["main", *DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run", "--config.eval_batch_size=1000000"]) == 0
     assert json.loads((tmp_path / "run/result.json").read_text())["n"] == 360
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="session")
+def initial_run(tmp_path_factory) -> Path:
+    """A workdir with random weights as step 22, for all tests that only read one; see `untrained`."""
+    workdir = tmp_path_factory.mktemp("initial") / "run"
+    make_workdir(workdir, [*DIGITS, *SMALL, *ONE_EPOCH], step=22)
+    sys.modules.pop("config_config", None)  # as `elsewhere` does
+    return workdir
+
+
+@pytest.fixture
+def untrained(tmp_path, elsewhere, initial_run) -> Path:
+    """A copy of it: what a run of one epoch leaves, quicker."""
+    return Path(shutil.copytree(initial_run, tmp_path / "run"))

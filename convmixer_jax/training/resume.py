@@ -1,5 +1,8 @@
-"""Whether a workdir belongs to this run, and the state that it goes on from."""
+"""Whether a workdir belongs to this run, the state that it goes on from, and the one that is evaluated."""
 
+import contextlib
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +11,18 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from convmixer_jax.config import to_plain
-from convmixer_jax.config_record import differences, digest
+from convmixer_jax.config_record import CONFIG_FILE, differences, digest, read_record
 from convmixer_jax.errors import UserError
 from convmixer_jax.runs import files
 from convmixer_jax.runs.checkpoint import Checkpoints
 from convmixer_jax.runs.provenance import describe
 from convmixer_jax.training.assembly import Experiment
+from convmixer_jax.training.given import Given, begin_with, converted_state, read_initial
 from convmixer_jax.training.state import TrainState, from_tree, to_tree
+from convmixer_jax.weights.converted import is_converted
 
-CONFIG_FILE = "config.json"
+# What a checkpoint tells of its training (see `Loop.meta`), for weights of which that is not known.
+UNKNOWN_META = {"train_top1": None, "seconds": None, "step_seconds": None, "best": None}
 
 
 def check_same_run(workdir: Path, config: ConfigDict, may_change: frozenset[str]) -> dict[str, Any] | None:
@@ -24,11 +30,9 @@ def check_same_run(workdir: Path, config: ConfigDict, may_change: frozenset[str]
 
     may_change: fields in which the two configs may differ.
     """
-    record = files.read_json(workdir / CONFIG_FILE)
+    record = read_record(workdir)
     if record is None:
         return None
-    if not isinstance(record.get("config"), dict):
-        raise UserError(f"{workdir / CONFIG_FILE} names no config: {files.NOT_OURS}")
     changed = differences(record["config"], config, may_change)
     if changed:
         raise UserError(
@@ -87,8 +91,50 @@ def restore_state(experiment: Experiment, checkpoints: Checkpoints, step: int) -
     return from_tree(experiment.abstract_state, tree), meta
 
 
-def first_state(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any]]:
-    """Returns (state, meta) of the newest checkpoint, or fresh weights and an empty meta where there is none."""
+def initial_weights(experiment: Experiment, checkpoints: Checkpoints, say: Callable[[str], None]) -> Given | None:
+    """Returns what config.init_from names, where it names something and there is no checkpoint; says what is odd.
+
+    Raises UserError where it does not fit.
+    """
+    given = read_initial(experiment) if checkpoints.saved is None else None
+    for line in given.told if given else ():
+        say(line)
+    return given
+
+
+def first_state(
+    experiment: Experiment, checkpoints: Checkpoints, given: Given | None
+) -> tuple[TrainState, dict[str, Any]]:
+    """Returns (state, meta) of the newest checkpoint; where there is none, fresh weights and an empty meta.
+
+    given: what `initial_weights` returned, taken instead of fresh weights.
+    """
     if checkpoints.saved is not None:
         return restore_state(experiment, checkpoints, checkpoints.saved)
-    return experiment.init_state(np.uint32(experiment.config.seed)), {}
+    fresh = experiment.init_state(np.uint32(experiment.config.seed))
+    return (begin_with(experiment, fresh, given) if given else fresh), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """A state to evaluate. which: its variables, "raw" or "ema". told: lines for a person."""
+
+    state: TrainState
+    meta: dict[str, Any]
+    step: int
+    which: str
+    told: list[str]
+
+
+def saved_state(experiment: Experiment, workdir: Path, step: int | None) -> Evaluated:
+    """Returns a workdir's checkpoint of `step`, None for the newest, or a converted directory's weights, step 0.
+
+    Raises UserError where there is none, or it does not fit.
+    """
+    if is_converted(workdir):
+        state, told = converted_state(experiment, workdir, step)
+        return Evaluated(state, UNKNOWN_META, 0, "raw", told)
+    with contextlib.closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
+        chosen = choose_step(checkpoints, workdir, step)
+        state, meta = restore_state(experiment, checkpoints, chosen)
+    return Evaluated(state, meta, chosen, experiment.config.eval_params, [])

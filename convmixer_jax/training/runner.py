@@ -1,6 +1,7 @@
 """One start of a run: where it goes on from, what it reads, what it leaves; and the evaluation of a checkpoint.
 
-Starting: a finished workdir says so; else the newest checkpoint in the workdir; else fresh weights.
+Starting: a finished workdir says so; else the newest checkpoint in the workdir; else the weights that config.init_from
+names; else fresh ones.
 """
 
 import contextlib
@@ -11,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from convmixer_jax.config_record import EVAL_MAY_CHANGE, RESUME_MAY_CHANGE
-from convmixer_jax.data.datasets import open_split
-from convmixer_jax.data.inputs import EvalInput, TrainInput
 from convmixer_jax.errors import ExitCode, UserError
 from convmixer_jax.runs import files
 from convmixer_jax.runs.checkpoint import Checkpoints
@@ -30,24 +28,25 @@ from convmixer_jax.runs.metrics_log import MetricsLog
 from convmixer_jax.runs.pictures import image_grid, load_picture, save_picture
 from convmixer_jax.runs.progress import Progress, tell
 from convmixer_jax.runs.signals import StopRequest
-from convmixer_jax.training.assembly import Experiment, assemble, channel_statistics, choose_ops
-from convmixer_jax.training.capacity import memory_mistakes
+from convmixer_jax.training.assembly import Experiment, assemble, choose_ops
+from convmixer_jax.training.capacity import evaluation_mistakes, loading_mistakes, update_mistakes
 from convmixer_jax.training.evaluate import evaluate_state
+from convmixer_jax.training.given import refuse_converted
 from convmixer_jax.training.loop import Loop
-from convmixer_jax.training.mesh import over_data, replicated
-from convmixer_jax.training.program import memory_request, start_compiling
+from convmixer_jax.training.program import loop_warning, memory_request, start_compiling
 from convmixer_jax.training.result import make_result
 from convmixer_jax.training.resume import (
     check_same_data,
     check_same_run,
-    choose_step,
     first_state,
-    restore_state,
+    initial_weights,
+    saved_state,
     write_record,
 )
+from convmixer_jax.training.run_inputs import Inputs, first_images, load_evaluation, load_inputs
 from convmixer_jax.training.state import TrainState
+from convmixer_jax.weights.converted import is_converted
 
-GRID_IMAGES = 64
 RESULT_FILE = "result.json"
 
 
@@ -63,45 +62,13 @@ def say(line: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Inputs:
-    """What a training run reads: the training batches, a digest of what they are made of, the splits to evaluate."""
+class Start:
+    """What the updates begin with. meta: of the checkpoint that the state is from, see `Loop.meta`, or empty."""
 
-    digest: str
-    source: TrainInput
-    evaluations: dict[str, EvalInput]
-
-
-def load_evaluation(experiment: Experiment, data_dir: Path, split: str) -> EvalInput:
-    """Returns a split in batches for evaluation."""
-    config, mesh = experiment.config, experiment.mesh
-    examples = open_split(experiment.dataset, split, data_dir, config.val_fraction, config.train_examples)
-    return experiment.inputs.evaluation(examples, replicated(mesh), over_data(mesh), experiment.eval_batch_size)
-
-
-def load_inputs(experiment: Experiment, data_dir: Path) -> Inputs:
-    """Opens the splits; the resident path reads them whole and puts them on the devices."""
-    config, mesh = experiment.config, experiment.mesh
-    train = open_split(experiment.dataset, "train", data_dir, config.val_fraction, config.train_examples)
-    source = experiment.inputs.train(train, replicated(mesh), over_data(mesh), config.seed, config.batch_size)
-    splits = dict.fromkeys([experiment.eval_split, "test"])
-    evaluations = {split: load_evaluation(experiment, data_dir, split) for split in splits}
-    return Inputs(train.digest(), source, evaluations)
-
-
-def first_images(experiment: Experiment, source: TrainInput) -> np.ndarray:
-    """Returns the first images of the first batch as the first update sees them, uint8 [n, H, W, C].
-
-    Augmented, mixed, and turned back from normalised values to grey levels. All processes take part.
-    """
-    mesh, (mean, std) = experiment.mesh, channel_statistics(experiment.config, experiment.dataset)
-
-    def see(seed: jax.Array, data: Any, batch: Any) -> jax.Array:
-        images, _ = experiment.prepare(seed, 0, experiment.inputs.take(data, batch))
-        levels = 255 * (images[:GRID_IMAGES].astype(jnp.float32) * jnp.asarray(std) + jnp.asarray(mean))
-        return jnp.clip(jnp.round(levels), 0, 255).astype(jnp.uint8)
-
-    shown = jax.jit(see, out_shardings=replicated(mesh))
-    return np.asarray(shown(np.uint32(experiment.config.seed), source.data, source.batch(0)).addressable_data(0))
+    inputs: Inputs
+    state: TrainState
+    meta: dict[str, Any]
+    program: jax.stages.Compiled
 
 
 def open_log(workdir: Path, seen: np.ndarray | None, step: int) -> MetricsLog | None:
@@ -163,11 +130,13 @@ def describe_run(experiment: Experiment, start: int) -> str:
     """Returns the lines that open the training."""
     config = experiment.config
     ops, why = choose_ops(config, experiment.dataset, experiment.mesh)
+    warning = loop_warning(experiment)
     return (
         f"operations: {ops}{f' ({why})' if why else ''}\n"
-        f"{config.dataset}: {experiment.sizes['train']} training images, {experiment.total_steps} updates of "
+        + (f"{warning}\n" if warning else "")
+        + f"{config.dataset}: {experiment.sizes['train']} training images, {experiment.total_steps} updates of "
         f"{config.batch_size} on {experiment.mesh.size} x {jax.devices()[0].device_kind}, "
-        + (f"going on from step {start}" if start else "from fresh weights")
+        + (f"going on from step {start}" if start else f"from {config.init_from or 'fresh weights'}")
     )
 
 
@@ -180,20 +149,17 @@ def lacks_picture(workdir: Path) -> bool:
 def make_updates(
     experiment: Experiment,
     workdir: Path,
-    inputs: Inputs,
-    start: tuple[TrainState, dict[str, Any]],
-    program: jax.stages.Compiled,
+    start: Start,
     *,
     checkpoints: Checkpoints,
     clock: RunClock,
     stop: StopRequest,
     timeline: Timeline,
 ) -> tuple[Loop, ExitCode]:
-    """Runs the loop from the state and meta `start`; returns it with what it ended with."""
-    state, meta = start
-    step = int(state.step)
+    """Runs the loop; returns it with what it ended with."""
+    step = int(start.state.step)
     say(describe_run(experiment, step))
-    seen = first_images(experiment, inputs.source) if lacks_picture(workdir) else None
+    seen = first_images(experiment, start.inputs.source) if lacks_picture(workdir) else None
     with contextlib.ExitStack() as cleanup:
         log = open_log(workdir, seen, step)
         if log:
@@ -202,58 +168,77 @@ def make_updates(
         progress = cleanup.enter_context(Progress(experiment.total_steps, step, size, is_lead()))
         loop = Loop(
             experiment,
-            program,
-            state,
-            inputs.source,
-            inputs.evaluations,
+            start.program,
+            start.state,
+            start.inputs.source,
+            start.inputs.evaluations,
             checkpoints=checkpoints,
             log=log,
             progress=progress,
             clock=clock,
             stop=stop,
             timeline=timeline,
-            history=meta,
+            history=start.meta,
         )
         return loop, loop.run()
+
+
+def prepare_start(
+    experiment: Experiment,
+    workdir: Path,
+    data_dir: Path,
+    record: dict[str, Any] | None,
+    checkpoints: Checkpoints,
+    timeline: Timeline,
+    cleanup: contextlib.ExitStack,
+) -> Start:
+    """Reads weights and data while the program is compiled, and closes by `cleanup` what it opens. Raises UserError.
+
+    record: what `check_same_run` returned.
+    """
+    # Of the host's memory it is what is left now, before data and state, which the program counts as its own.
+    limit, request = memory_limit(list(experiment.mesh.devices.flat)), memory_request(experiment)
+    cleanup.enter_context(update_mistakes(request))
+    initial = initial_weights(experiment, checkpoints, say)
+    timeline.mark("assembly")
+    compiling = cleanup.enter_context(start_compiling(experiment, limit, request))
+    with loading_mistakes(experiment.config.input):
+        inputs = load_inputs(experiment, data_dir)
+    cleanup.callback(inputs.source.close)
+    check_same_data(workdir, record, inputs.digest)
+    timeline.mark("data")
+    state, meta = first_state(experiment, checkpoints, initial)
+    del initial  # the devices have them now; the host's copy can be as large as the model
+    write_record(workdir, experiment.config, record, inputs.digest)
+    timeline.mark("weights")
+    program, told = compiling.result()
+    say(parameter_overview.get_parameter_overview(experiment.abstract_state.params, include_stats=False))
+    say(told)
+    timeline.mark("compilation")
+    return Start(inputs, state, meta, program)
 
 
 def train(config: ConfigDict, workdir: Path, data_dir: Path, stop: StopRequest, timeline: Timeline) -> ExitCode:
     """Trains to the end, or goes on where the workdir stopped. Returns the exit code; raises UserError."""
     clock = RunClock()
     experiment = assemble(config)
+    refuse_converted(workdir)
     files.make_workdir(workdir)
     record = check_same_run(workdir, config, RESUME_MAY_CHANGE)
     if is_finished(experiment, workdir):
         return ExitCode.DONE
-    # Of the host's memory it is what is left now, before data and state, which the program counts as its own.
-    limit, request = memory_limit(list(experiment.mesh.devices.flat)), memory_request(experiment)
     with contextlib.ExitStack() as cleanup:
-        cleanup.enter_context(memory_mistakes(request))
         if is_lead():
             cleanup.enter_context(WorkdirLock(workdir))
         checkpoints = cleanup.enter_context(
             contextlib.closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints))
         )
-        timeline.mark("assembly")
-        compiling = cleanup.enter_context(start_compiling(experiment, limit, request))
-        inputs = load_inputs(experiment, data_dir)
-        cleanup.callback(inputs.source.close)
-        check_same_data(workdir, record, inputs.digest)
-        timeline.mark("data")
-        state, meta = first_state(experiment, checkpoints)
-        clock.add_earlier(meta.get("seconds", 0.0), meta.get("step_seconds", 0.0))
-        write_record(workdir, config, record, inputs.digest)
-        timeline.mark("weights")
-        program, told = compiling.result()
-        say(parameter_overview.get_parameter_overview(experiment.abstract_state.params, include_stats=False))
-        say(told)
-        timeline.mark("compilation")
+        start = prepare_start(experiment, workdir, data_dir, record, checkpoints, timeline, cleanup)
+        clock.add_earlier(start.meta.get("seconds", 0.0), start.meta.get("step_seconds", 0.0))
         loop, code = make_updates(
             experiment,
             workdir,
-            inputs,
-            (state, meta),
-            program,
+            start,
             checkpoints=checkpoints,
             clock=clock,
             stop=stop,
@@ -267,20 +252,20 @@ def train(config: ConfigDict, workdir: Path, data_dir: Path, stop: StopRequest, 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path, data_dir: Path, step: int | None) -> ExitCode:
     """Evaluates a saved step on the test split; the last line of standard output is an object as in result.json.
 
-    step: None for the newest. Reads no training data, writes nothing, works on any number of devices.
+    workdir: may be a converted directory, too. step: None for the newest. Reads no training data, writes nothing, works
+    on any number of devices.
     """
-    if check_same_run(workdir, config, EVAL_MAY_CHANGE) is None:
+    if not is_converted(workdir) and check_same_run(workdir, config, EVAL_MAY_CHANGE) is None:
         raise UserError(f"--workdir {workdir} holds no run: train first (--mode train), or name the run's folder")
     experiment = assemble(config, training=False)
-    with contextlib.closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
-        step = choose_step(checkpoints, workdir, step)
+    saved, size = saved_state(experiment, workdir, step), experiment.sizes["test"]
+    with loading_mistakes(config.input):
         source = load_evaluation(experiment, data_dir, "test")
-        state, meta = restore_state(experiment, checkpoints, step)
-    say(f"evaluating step {step} of {workdir} on the test split, {experiment.sizes['test']} images")
+    say("\n".join([*saved.told, f"evaluating step {saved.step} of {workdir} on the test split, {size} images"]))
     began = time.monotonic()
-    sizes, which = experiment.sizes, config.eval_params
-    evaluated = evaluate_state(experiment.eval_step, state, which, source, sizes["test"])
-    result: dict[str, Any] = make_result(experiment, meta, "test", evaluated, step)
+    with evaluation_mistakes(experiment.eval_batch_size, config.input):
+        evaluated = evaluate_state(experiment.eval_step, saved.state, saved.which, source, size)
+    result: dict[str, Any] = make_result(experiment, saved.meta, "test", evaluated, saved.step)
     result["eval_seconds"] = time.monotonic() - began
     if is_lead():
         print(json.dumps(result), flush=True)

@@ -8,7 +8,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from convmixer_jax.training.dispatch import DispatchPlan, jit_dispatch
+from convmixer_jax.training.mesh import replicated
 from convmixer_jax.training.prepare import make_prepare
 from convmixer_jax.training.state import TrainState, create_state
 from convmixer_jax.training.step import TrainStep, make_train_step
@@ -37,6 +40,11 @@ def plain_step(
     prepare = make_prepare(augment, mix, num_classes=model.num_classes, label_smoothing=label_smoothing)
     update = make_update(model, tx, schedule, settings, gather=no_gather)
     return make_train_step(update, schedule, take=take, prepare=prepare)
+
+
+def jit_once(step: TrainStep, mesh: Mesh) -> jax.stages.Wrapped:
+    """Returns a run's program of single updates, without a loop: (state, seed, data, batch, 1) to (state, watch)."""
+    return jit_dispatch(step, DispatchPlan(False, False, 1), mesh, replicated(mesh), 10, {})
 
 
 def random_leaf(path: Any, leaf: jax.ShapeDtypeStruct, rng: np.random.Generator) -> np.ndarray:

@@ -17,8 +17,8 @@ from convmixer_jax.training.evaluate import evaluate
 from convmixer_jax.training.mesh import over_data, replicated
 from convmixer_jax.training.optimizers import make_optimizer
 from convmixer_jax.training.state import create_state
-from convmixer_jax.training.step import jit_eval_step, jit_train_step, make_eval_step
-from tests.training.steps import no_gather, plain_step
+from convmixer_jax.training.step import jit_eval_step, make_eval_step
+from tests.training.steps import jit_once, no_gather, plain_step
 
 IMAGES = 64
 UPDATES = 40
@@ -46,7 +46,7 @@ def test_64_images_are_learnt_by_heart(mesh):
     to_input = functools.partial(normalise, mean=dataset.mean, std=dataset.std, dtype="float32")
     augment = make_augment((), {}, to_input)
     step = plain_step(model, tx, lambda step: jnp.where(step < UPDATES, 1e-2, 0.0), take=take, augment=augment)
-    train_step = jit_train_step(step, grid, whole, {})
+    train_step = jit_once(step, grid)
     eval_step = jit_eval_step(
         make_eval_step(model, take=take, normalise=to_input, flip=False, gather=no_gather), grid, whole, {}
     )
@@ -56,7 +56,7 @@ def test_64_images_are_learnt_by_heart(mesh):
     right, losses = [], []
     for n in range(UPDATES + SETTLING):
         state = state.replace(epoch=jax.device_put(jax.device_get(state.epoch.zeros()), whole))
-        state, _ = train_step(state, np.uint32(0), source.data, source.batch(n))
+        state, _ = train_step(state, np.uint32(0), source.data, source.batch(n), np.int32(1))
         right.append(int(state.epoch.top1))
         losses.append(float(state.epoch.loss) / IMAGES)
     assert right[0] < IMAGES / 2, "chance is a tenth"

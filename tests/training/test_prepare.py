@@ -16,8 +16,7 @@ from convmixer_jax.models.convmixer import ConvMixer
 from convmixer_jax.training.mesh import replicated
 from convmixer_jax.training.prepare import Prepare, make_prepare
 from convmixer_jax.training.state import STREAMS, TrainState, step_key
-from convmixer_jax.training.step import jit_train_step
-from tests.training.steps import bits, plain_step, random_state
+from tests.training.steps import bits, jit_once, plain_step, random_state
 
 BATCH, CLASSES, SMOOTHING = 32, 4, 0.2
 BASE = get_base()
@@ -119,8 +118,7 @@ def make_step(grid, *, augmentations: tuple[str, ...], mix: Any) -> tuple[Any, A
         mix=mix,
     )
     whole = replicated(grid)
-    compiled = jit_train_step(step, grid, whole, {})
-    return compiled, (model, functools.partial(jax.device_put, random_state(model, tx, (8, 8, 3)), whole))
+    return jit_once(step, grid), (model, functools.partial(jax.device_put, random_state(model, tx, (8, 8, 3)), whole))
 
 
 @pytest.mark.parametrize("own_share", [0.7, 0.3])
@@ -135,7 +133,7 @@ def test_training_top1_counts_the_class_with_the_larger_share(mesh, own_share):
     best, own = np.argmax(logits, axis=1), examples()["label"]
     right = {share: int(np.sum(best == label)) for share, label in ((0.7, own), (0.3, np.roll(own, 1)))}
     assert right[0.7] != right[0.3]
-    state, _ = step(first(), np.uint32(0), {}, examples())
+    state, _ = step(first(), np.uint32(0), {}, examples(), np.int32(1))
     assert (int(state.report.top1), int(state.report.examples)) == (right[own_share], BATCH)
 
 
@@ -150,7 +148,7 @@ def test_updates_with_all_that_needs_colours_can_be_interrupted(mesh):
         """Returns what a checkpoint keeps of the state after so many more updates."""
         state = jax.device_put(state)
         for _ in range(count):
-            state, _ = step(state, np.uint32(5), {}, examples())
+            state, _ = step(state, np.uint32(5), {}, examples(), np.int32(1))
         return jax.device_get(state)
 
     half = update(first(), 2)

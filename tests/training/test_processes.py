@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 # Says on standard output what a process that is not the first opens to write, but for checkpoints: those are Orbax's.
 WORKER = """

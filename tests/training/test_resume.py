@@ -119,6 +119,7 @@ def test_three_updates_a_kill_and_three_more_are_six(whole_epochs, tmp_path):
     assert_same(whole_epochs, workdir)
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_an_epoch_and_of_a_report(mid_epoch, tmp_path):
     """As above; besides, the log of the killed process goes further than its checkpoint, and its last line is torn."""
     workdir = tmp_path / "resumed"
@@ -153,6 +154,7 @@ def stopped(tmp_path_factory, mid_epoch) -> dict:
     return dict(zip(numbers, zip(workdirs, ended, steps, resumed, strict=True), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_a_second_start_goes_on(mid_epoch, stopped, number):
     workdir, (code, said), step, resumed = stopped[number]
@@ -165,6 +167,7 @@ def test_a_signal_saves_and_a_second_start_goes_on(mid_epoch, stopped, number):
     assert_same(mid_epoch, workdir)
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_so_and_changes_nothing(mid_epoch):
     before = files_of(mid_epoch.undisturbed)
     ended = run(mid_epoch.undisturbed, mid_epoch.settings)
@@ -173,6 +176,7 @@ def test_a_finished_run_says_so_and_changes_nothing(mid_epoch):
     assert files_of(mid_epoch.undisturbed) == before
 
 
+@pytest.mark.slow
 def test_a_missing_result_is_made_again(mid_epoch, tmp_path):
     workdir = tmp_path / "without"
     shutil.copytree(mid_epoch.undisturbed, workdir)
@@ -183,6 +187,7 @@ def test_a_missing_result_is_made_again(mid_epoch, tmp_path):
     assert_same(mid_epoch, workdir)
 
 
+@pytest.mark.slow
 def test_when_to_write_may_change(mid_epoch, tmp_path):
     workdir = tmp_path / "resumed"
     shutil.copytree(mid_epoch.killed, workdir)
@@ -198,6 +203,7 @@ def test_when_to_write_may_change(mid_epoch, tmp_path):
     assert result(workdir)["top1"] == result(mid_epoch.undisturbed)["top1"]
 
 
+@pytest.mark.slow
 def test_a_streamed_run_that_was_killed_ends_as_the_resident_one(mid_epoch, tmp_path):
     """Its batches are prepared ahead of time: those of the killed process are lost, and none is skipped for it."""
     workdir, settings = tmp_path / "streamed", mid_epoch.settings | {"input": "stream"}
@@ -208,6 +214,7 @@ def test_a_streamed_run_that_was_killed_ends_as_the_resident_one(mid_epoch, tmp_
     assert_same(mid_epoch, workdir)
 
 
+@pytest.mark.slow
 def test_what_is_computed_may_not_change(mid_epoch):
     before = files_of(mid_epoch.killed)
     ended = run(mid_epoch.killed, mid_epoch.settings | {"epochs": 3})

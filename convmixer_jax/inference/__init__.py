@@ -1,0 +1,1 @@
+"""Using trained weights: loading them from wherever they are, and what is done with them."""
