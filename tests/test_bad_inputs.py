@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from convmixer_jax.config import flatten, get_base
@@ -140,11 +141,29 @@ def test_a_bad_argument(refused, tmp_path, arguments, words):
 
 
 def test_memory_that_will_not_fit(refused, monkeypatch, tmp_path):
-    monkeypatch.setattr(runner, "memory_limit", lambda devices: 1000)
+    monkeypatch.setattr(runner, "memory_limit", lambda devices: 100_000)  # enough for the digits: 1437 x 68 bytes
     line = refused(*DIGITS, *SMALL)
     assert "config.batch_size is 64: an update needs" in line
     assert "there are 0.00 GB" in line
     assert not list(tmp_path.rglob("metrics.jsonl"))  # refused before the first update
+
+
+def test_data_that_do_not_fit_are_not_even_read(refused, monkeypatch):
+    monkeypatch.setattr(runner, "memory_limit", lambda devices: 90_000)
+    monkeypatch.setattr(runner, "load_inputs", None)
+    line = refused(*DIGITS, *SMALL)
+    assert "config.input is 'resident': the training data need 0.00 GB on each device" in line
+    assert line.endswith("take config.input=stream\n")
+
+
+def test_data_that_do_not_fit_beside_the_program(refused, monkeypatch):
+    def fill(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(runner, "load_inputs", fill)
+    line = refused(*DIGITS, *SMALL)
+    assert "config.input is 'resident': there is not enough memory (RESOURCE_EXHAUSTED: Out of memory" in line
+    assert line.endswith("try config.input=stream\n")
 
 
 CONFIG_FLAGS = {

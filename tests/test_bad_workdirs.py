@@ -3,12 +3,14 @@
 import json
 import os
 
+import jax
 import numpy as np
 import pytest
 
 from convmixer_jax.main import main
 from convmixer_jax.runs.checkpoint import Checkpoints
 from convmixer_jax.runs.lock import WorkdirLock
+from convmixer_jax.training import runner
 from tests.commands import DIGITS, ONE_EPOCH, SMALL, record_of
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -96,8 +98,19 @@ def test_a_damaged_checkpoint(refused, trained, capsys):
     assert "going on from step 11" in capsys.readouterr().err
 
 
-def test_a_refused_start_leaves_the_record_as_it_was(refused, trained, capsys):
+def fill_memory(*_):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+
+def test_a_refused_start_leaves_the_record_as_it_was(refused, trained, capsys, monkeypatch):
     capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "evaluate_state", fill_memory)
+        large = [*DIGITS, *SMALL, *ONE_EPOCH, "--config.eval_batch_size=180"]
+        assert main(["main", *large, "--workdir=run", "--mode=eval"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: config.eval_batch_size is, in effect, 180: there is not enough memory")
+    assert line.endswith("try config.eval_batch_size=90 or config.input=stream")
     for name in ("config.json", "result.json"):
         (trained / name).unlink()
     line = refused(*DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run", "--config.seed=9")

@@ -169,6 +169,7 @@ def test_mistakes_are_told_in_one_line(capsys, elsewhere):
         assert told in err
 
 
+@pytest.mark.slow
 def test_an_update_beside_pytorchs(capsys, elsewhere, monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # of the processes: nothing here is about speed
     small = [*DIGITS, *SMALL, "--config.batch_size=4", "--repetitions=2", "--call_seconds=0.01", "--image_size=6"]

@@ -18,17 +18,22 @@ MAY_IMPORT = {
     # Below everything.
     "errors": (),
     "config": (),
-    "config_rules": ("config", "errors"),
-    "config_record": ("config",),
+    "presets": ("errors",),
+    "config_rules": ("config", "errors", "presets"),
+    "config_record": ("config", "errors", "runs.files"),
     # The rooms know nothing of each other.
     "models": ("errors", "ops"),
     "ops": ("errors",),
     "augment": ("errors",),
     "data": ("errors",),
     "runs": ("errors",),
+    "measuring": (),
+    # What is done with trained weights: no training is needed.
+    "weights": ("errors", "runs.files"),
+    "inference": ("config", "config_record", "config_rules", "data", "errors", "models", "ops", "runs", "weights"),
     # The leaves of training know neither the rooms nor, but for the sums in the state, each other.
     "training.mesh": ("errors",),
-    "training.checks": ("data.datasets", "errors"),
+    "training.checks": ("config", "data.datasets", "errors", "models.variants"),
     "training.schedules": ("errors",),
     "training.optimizers": ("errors",),
     "training.metrics": (),
@@ -51,27 +56,47 @@ MAY_IMPORT = {
         "training.step", "training.update",
     ),
     # Above it.
-    "training.program": ("runs", "training.assembly", "training.capacity"),
+    "training.program": ("models.variants", "ops.choice", "runs", "training.assembly", "training.capacity"),
     "training.result": ("runs", "training.assembly"),
-    "training.resume": ("config", "config_record", "errors", "runs", "training.assembly", "training.state"),
+    "training.given": (
+        "data.datasets", "data.placing", "errors", "inference", "training.assembly", "training.state", "weights",
+    ),
+    "training.resume": (
+        "config", "config_record", "errors", "runs", "training.assembly", "training.given", "training.state",
+        "weights.converted",
+    ),
+    "training.run_inputs": ("data", "training.assembly", "training.mesh"),
     "training.reports": ("runs", "training.metrics"),
     "training.loop": (
-        "config_record", "errors", "data", "runs", "training.assembly", "training.dispatch", "training.evaluate",
-        "training.mesh", "training.metrics", "training.pace", "training.reports", "training.state",
+        "config_record", "errors", "data", "runs", "training.assembly", "training.capacity", "training.dispatch",
+        "training.evaluate", "training.mesh", "training.metrics", "training.pace", "training.reports", "training.state",
     ),
-    "training.runner": ("config", "config_record", "errors", "data", "runs", "training"),
+    "training.runner": ("config", "config_record", "errors", "data", "runs", "training", "weights.converted"),
     # Beside everything: nothing imports them.
-    "benchmarks": ("augment", "data", "errors", "main", "ops", "runs.allocator", "runs.provenance", "training"),
-    "benchmarks.speed": ("benchmarks", "config", "errors"),
-    "benchmarks.scaling": ("benchmarks", "config", "errors"),
-    "benchmarks.operations": ("benchmarks", "config", "config_rules", "data.datasets", "errors", "ops.choice"),
-    "benchmarks.tpu": ("benchmarks", "config", "data", "errors", "ops", "runs.provenance", "training"),
-    "benchmark": ("benchmarks", "command_line", "config_rules", "errors", "main", "ops.choice"),
-    "command_line": ("config", "config_rules", "errors"),
-    "main": (
-        "command_line", "errors", "runs.allocator", "runs.clock", "runs.programs", "runs.progress", "runs.signals",
-        "training.runner",
+    "benchmarks": (
+        "augment", "commands", "data", "errors", "measuring", "ops", "runs.allocator", "runs.memory",
+        "runs.provenance", "training",
     ),
+    "benchmarks.speed": ("benchmarks", "config", "errors", "measuring"),
+    "benchmarks.scaling": ("benchmarks", "config", "errors", "measuring"),
+    "benchmarks.operations": (
+        "benchmarks", "config", "config_rules", "data.datasets", "errors", "measuring", "models.variants",
+        "ops.choice", "training.checks",
+    ),
+    "benchmarks.tpu": ("benchmarks", "config", "data", "errors", "ops", "runs.memory", "runs.provenance", "training"),
+    "benchmark": ("benchmarks", "command_line", "commands", "config_rules", "errors", "ops.choice"),
+    "command_line": ("config", "config_rules", "errors", "presets"),
+    "commands": ("command_line", "errors", "runs.programs", "runs.progress", "runs.signals", "weights.hub"),
+    "main": (
+        "command_line", "commands", "errors", "runs.allocator", "runs.clock", "runs.signals", "training.runner",
+    ),
+    "convert": ("command_line", "commands", "errors", "inference", "ops.activations", "runs.progress", "weights"),
+    "visualize": (
+        "command_line", "commands", "errors", "inference", "runs.files", "runs.progress", "runs.signals",
+    ),
+    "exporting": ("data", "errors", "inference", "measuring", "ops.choice", "runs.files"),
+    "export": ("command_line", "commands", "errors", "exporting", "inference", "runs.files", "runs.progress"),
+    "predict": ("commands", "errors", "inference", "runs.files", "runs.progress"),
 }  # fmt: skip
 
 # Packages that only these files may import, late or not.
@@ -86,13 +111,17 @@ ONLY_IN = {
     "orbax": ("runs.checkpoint",),
     "tensorboard": ("runs.events",),
     "tqdm": ("runs.progress", "data.sources.download", "data.host_batches"),
-    "PIL": ("runs.events", "runs.pictures", "benchmarks"),
+    "PIL": ("inference.preprocess", "runs.events", "runs.pictures", "benchmarks"),
     "sklearn": ("data.sources.digits", "benchmarks.augmentation"),
     "tensorflow_datasets": ("data.sources.tfds_directory",),
     "tensorflow": ("data.tensorflow_cpu",),
-    "torch": ("benchmarks.torch_model", "benchmarks.torch_side"),
-    "matplotlib": ("benchmarks.scaling",),
+    "torch": ("benchmarks.torch_model", "benchmarks.torch_side", "weights.reading"),
+    "safetensors": ("weights",),
+    "huggingface_hub": ("weights.hub",),
+    "matplotlib": ("benchmarks.scaling", "inference.confusion", "inference.figures"),
     "torchvision": (),
+    "onnx": ("exporting",),
+    "onnxruntime": ("exporting",),
 }  # fmt: skip
 
 
@@ -139,7 +168,7 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-del MODULES["__init__"]  # the package itself, which is empty but for its version
+del MODULES["__init__"]  # the package itself, of which more below
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "training"])
@@ -147,10 +176,14 @@ def test_imports_point_one_way(module):
     assert violations(module, MODULES[module].read_text()) == []
 
 
-@pytest.mark.parametrize("module", ["__init__", "training.__init__"])
-def test_a_package_imports_nothing_of_its_rooms(module):
-    path = PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
-    assert list(imported_names(path.read_text(), "convmixer_jax")) == []
+def test_training_imports_nothing_of_its_rooms():
+    assert list(imported_names((PACKAGE / "training/__init__.py").read_text(), "convmixer_jax")) == []
+
+
+def test_the_package_knows_only_how_weights_are_used():
+    names = imported_names((PACKAGE / "__init__.py").read_text(), "convmixer_jax")
+    own = {name for name in names if is_in(name, "convmixer_jax")}
+    assert {name for name in own if not is_in(name, "convmixer_jax.inference")} == set()
 
 
 def test_every_row_has_its_files():
@@ -219,8 +252,10 @@ def loaded_packages(source: str, cwd: Path) -> list[list[str]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_main_answers_before_jax_is_imported(tmp_path):
-    assert loaded_packages("import convmixer_jax.main\nloaded()", tmp_path) == [[]]
+def test_commands_answer_before_jax_is_imported(tmp_path):
+    names = ("benchmark", "convert", "export", "main", "predict", "visualize")
+    commands = "\n".join(["import convmixer_jax", *(f"import convmixer_jax.{name}" for name in names)])
+    assert loaded_packages(f"{commands}\nconvmixer_jax.load\nloaded()", tmp_path) == [[]]
 
 
 TRAIN = """

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from convmixer_jax.benchmarks import startup
 from convmixer_jax.command_line import parse
 from convmixer_jax.config import flatten
 from convmixer_jax.data.datasets import DATASETS, load_split
@@ -172,7 +173,12 @@ def test_what_a_person_reads(run):
         "program of the updates: newly compiled in .* s, the cache of compiled programs is off; memory on each device: "
     )
     assert re.search(rf"^{program}0\.\d\d GB of \d+\.\d\d GB, 0\.\d\d GB state", run.stderr, re.MULTILINE)
-    assert re.search(r"^start-up: imports .* = \d+\.\d s$", run.stderr, re.MULTILINE)
+    told = startup.LINE.search(run.stderr)
+    assert told
+    parts = {name: float(seconds) for name, seconds in startup.PART.findall(told[1])}
+    assert list(parts) == ["imports", "assembly", "data", "weights", "compilation", "first update"]
+    # Each is rounded to 0.1 s.
+    assert float(told[0].split()[-2]) == pytest.approx(sum(parts.values()), abs=0.05 * (len(parts) + 1))
     assert len(re.findall(r"^step \d+/20  epoch .* images/s  \d:\d\d:\d\d left$", run.stderr, re.MULTILINE)) == 3
     assert run.stderr.splitlines()[-1].startswith("finished: test top1 ")
     assert "WARNING" not in run.stderr

@@ -284,6 +284,7 @@ print(source.batch(0)["label"].shape)
 """
 
 
+@pytest.mark.slow
 def test_tensorflow_comes_late_and_quietly_and_goes(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", LATE], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False

@@ -14,7 +14,7 @@ from tests.training.digits import (
 from tests.training.steps import bits, sent
 
 # Of float32 no more is wanted than that nothing but rounding comes in.
-RUNS = [("float64", 3, (1, 2, 8)), ("float32", 3, (1, 8))]
+RUNS = [pytest.param("float64", 3, (1, 2, 8), marks=pytest.mark.slow), ("float32", 3, (1, 8))]
 
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
