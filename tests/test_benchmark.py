@@ -95,6 +95,7 @@ def test_what_has_no_counterpart_is_not_compared(name, settings, expected):
     assert has_counterpart(name, settings) is expected
 
 
+@pytest.mark.slow
 def test_the_table(capsys, elsewhere, monkeypatch):
     monkeypatch.setattr(augmentation, "operation_values", lambda *sides: {"invert": 0.0})
     small = ["--batch", "8", "--workers", "1", "--config.batch_size=8", "--config.compilation_cache=False", "--json"]

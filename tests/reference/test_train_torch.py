@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from convmixer_jax.config import get_base
 from convmixer_jax.data.datasets import Examples
@@ -25,6 +26,7 @@ def small_experiment():
     return assemble(config)
 
 
+@pytest.mark.slow
 def test_it_ends_with_our_weights():
     experiment = small_experiment()
     draw = np.random.default_rng(0)

@@ -140,6 +140,7 @@ def test_training_top1_counts_the_class_with_the_larger_share(mesh, own_share):
 COLOURFUL = ("random_resized_crop", "rand_augment", "colour_jitter", "channel_shift", "cutout", "random_erasing")
 
 
+@pytest.mark.slow
 def test_updates_with_all_that_needs_colours_can_be_interrupted(mesh):
     """Digits have one channel, so the resumed runs of test_resume.py are without RandAugment and colour jitter."""
     step, (_, first) = make_step(mesh(1), augmentations=COLOURFUL, mix=make_mix(**MIXINGS["both"]))
