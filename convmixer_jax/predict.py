@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from convmixer_jax.commands import Parser, count, end_process, run_command, start_jax
 from convmixer_jax.errors import ExitCode
-from convmixer_jax.inference.image_files import find_images, printable
+from convmixer_jax.inference.image_files import find_images
 from convmixer_jax.runs.files import to_json
-from convmixer_jax.runs.progress import Progress, show, tell
+from convmixer_jax.runs.progress import Progress, printable, show, tell
 
 if TYPE_CHECKING:  # it imports JAX
     from convmixer_jax.inference.prediction import Prediction

@@ -15,7 +15,7 @@ from convmixer_jax.commands import Parser, beside, end_process, run_command, sta
 from convmixer_jax.errors import ExitCode, UserError
 from convmixer_jax.inference.pictures import PICTURES
 from convmixer_jax.runs.files import make_workdir
-from convmixer_jax.runs.progress import show, tell
+from convmixer_jax.runs.progress import printable, show, tell
 from convmixer_jax.runs.signals import StopRequest
 
 
@@ -36,7 +36,7 @@ def make_parser() -> Parser:
 
 def draw(flags: argparse.Namespace) -> dict[str, Any]:
     """Draws what is asked for; returns {pictures: files, left_out: reasons by picture, errors: of image files}."""
-    from convmixer_jax.inference.image_files import find_images, printable
+    from convmixer_jax.inference.image_files import find_images
     from convmixer_jax.inference.loading import read_weights
     from convmixer_jax.inference.subject import Subject
 

@@ -12,7 +12,7 @@ from convmixer_jax.command_line import parse
 from convmixer_jax.data.datasets import DATASETS
 from convmixer_jax.data.examples import Examples
 from convmixer_jax.data.resident import ResidentEvaluation
-from convmixer_jax.data.sources.cifar import load_cifar10
+from convmixer_jax.data.sources.cifar import load_cifar
 from convmixer_jax.errors import UserError
 from convmixer_jax.main import main
 from tests.commands import CIFAR, DIGITS, SMALL, record_of
@@ -29,7 +29,7 @@ def small_cifar(monkeypatch):
     sizes = {split: spec.num_examples(split) for split in spec.files}
     row = dataclasses.replace(
         DATASETS["cifar10"],
-        load=lambda data_dir, split: Examples(*load_cifar10(data_dir, split, spec)),
+        load=lambda data_dir, split: Examples(*load_cifar(data_dir, split, spec)),
         num_examples=sizes,
     )
     monkeypatch.setitem(DATASETS, "cifar10", row)

@@ -10,10 +10,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from convmixer_jax.augment.boxes import ATTEMPTS, resized_boxes
 from convmixer_jax.errors import lookup
-
-# How many boxes torchvision and timm try before they fall back to the centre of the image.
-RESIZED_CROP_ATTEMPTS = 10
 
 PAD_MODES = {"zero": "constant", "reflect": "reflect"}
 
@@ -38,33 +36,11 @@ def pad_and_crop(key: jax.Array, images: jax.Array, *, pixels: int, mode: str) -
 def draw_resized_boxes(
     key: jax.Array, batch: int, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> jax.Array:
-    """Draws boxes (top, left, height, width), int32 [B, 4], as torchvision's RandomResizedCrop does.
-
-    The area is uniform over `scale` times the image's, the width-to-height ratio log-uniform over `ratio`; of ten
-    tries the first that fits is taken, else the largest centred box whose ratio is within `ratio`.
-    """
+    """Draws boxes (top, left, height, width), int32 [B, 4], see `resized_boxes`."""
     area_key, ratio_key, place_key = jax.random.split(key, 3)
-    tries = (batch, RESIZED_CROP_ATTEMPTS)
-    area = height * width * jax.random.uniform(area_key, tries, minval=scale[0], maxval=scale[1])
-    log_ratio = jnp.log(jnp.asarray(ratio))
-    aspect = jnp.exp(jax.random.uniform(ratio_key, tries, minval=log_ratio[0], maxval=log_ratio[1]))
-    tried_w = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
-    tried_h = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
-    fits = (0 < tried_w) & (tried_w <= width) & (0 < tried_h) & (tried_h <= height)
-    first = jnp.argmax(fits, axis=1)[:, None]
-
-    image_ratio = width / height
-    fallback_w = max(1, round(height * ratio[1])) if image_ratio > ratio[1] else width
-    fallback_h = max(1, round(width / ratio[0])) if image_ratio < ratio[0] else height
-    any_fits = fits.any(axis=1)
-    box_w = jnp.where(any_fits, jnp.take_along_axis(tried_w, first, 1)[:, 0], fallback_w)
-    box_h = jnp.where(any_fits, jnp.take_along_axis(tried_h, first, 1)[:, 0], fallback_h)
-
+    area, aspect = (jax.random.uniform(own_key, (batch, ATTEMPTS)) for own_key in (area_key, ratio_key))
     place = jax.random.uniform(place_key, (batch, 2))
-    room = jnp.stack([height - box_h, width - box_w], axis=1)
-    drawn = jnp.minimum(jnp.floor(place * (room + 1)).astype(jnp.int32), room)
-    corner = jnp.where(any_fits[:, None], drawn, room // 2)
-    return jnp.concatenate([corner, box_h[:, None], box_w[:, None]], axis=1)
+    return resized_boxes(jnp, area, aspect, place, height, width, scale, ratio)
 
 
 def triangle_kernel(x: jax.Array) -> jax.Array:
@@ -125,10 +101,13 @@ def resize_boxes(
         columns = resize_weights(box[1], box[3], width, interpolation, bicubic).astype(image.dtype)
         # The highest precision: an accelerator's default (TF32, bfloat16) would round grey levels.
         product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-        narrow = jnp.clip(product("hwc,xw->hxc", image, columns), 0, 255)
-        return jnp.clip(product("yh,hxc->yxc", rows, narrow), 0, 255)
+        narrow = jnp.clip(product("chw,xw->chx", image, columns), 0, 255)
+        return jnp.clip(product("yh,chx->cyx", rows, narrow), 0, 255)
 
-    return jax.vmap(resize)(images, boxes, jnp.zeros(batch, bool) if bicubic is None else bicubic)
+    # Channel by channel, since products over an axis in the middle take a fourth longer on a CPU.
+    planes = images.transpose(0, 3, 1, 2)
+    resized = jax.vmap(resize)(planes, boxes, jnp.zeros(batch, bool) if bicubic is None else bicubic)
+    return resized.transpose(0, 2, 3, 1)
 
 
 def random_resized_crop(

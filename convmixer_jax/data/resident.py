@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, Sharding
 
-from convmixer_jax.data.examples import Examples, ImageFiles
-from convmixer_jax.data.host_batches import in_memory
+from convmixer_jax.data.examples import Stored
+from convmixer_jax.data.host_batches import AS_STORED, Reading, in_memory
 from convmixer_jax.data.order import batch_indices, padded_indices
 from convmixer_jax.data.placing import Batch, Shapes, put, stacked
 
@@ -44,8 +44,11 @@ def abstract_inputs(
 class ResidentSplit:
     """One split on the devices: `data` is {image uint8 [N, H, W, C], label int32 [N]}, whole on each device."""
 
-    def __init__(self, examples: Examples | ImageFiles, replicated: Sharding, over_data: Sharding):
-        examples = in_memory(examples)
+    def __init__(self, examples: Stored, replicated: Sharding, over_data: Sharding, reading: Reading = AS_STORED):
+        if reading.crop is not None:
+            raise ValueError("crops of whole images come anew with each update: they cannot lie on the devices")
+        self._replacements = reading.replacements(examples)
+        examples = in_memory(examples, self._replacements)
         self.num_examples = len(examples)
         self.over_data = over_data
         self.data = {"image": put(examples.image, replicated), "label": put(examples.label, replicated)}
@@ -56,13 +59,14 @@ class ResidentInput(ResidentSplit):
 
     def __init__(
         self,
-        examples: Examples | ImageFiles,
+        examples: Stored,
         replicated: Sharding,
         over_data: NamedSharding,
         seed: int,
         batch_size: int,
+        reading: Reading = AS_STORED,
     ):
-        super().__init__(examples, replicated, over_data)
+        super().__init__(examples, replicated, over_data, reading)
         self.seed, self.batch_size = seed, batch_size
         self.stacked = stacked(over_data)
 
@@ -76,6 +80,10 @@ class ResidentInput(ResidentSplit):
         index[:count] = [self._indices(step + n) for n in range(count)]
         return {"index": put(index, self.stacked)}
 
+    def replaced(self, steps: range) -> int:
+        """Returns how often a bad example was replaced in these batches, those of all processes together."""
+        return sum(self._replacements.count(self._indices(step)) for step in steps) if self._replacements else 0
+
     def _indices(self, step: int) -> np.ndarray:
         return batch_indices(self.seed, step, self.batch_size, self.num_examples)
 
@@ -86,8 +94,10 @@ class ResidentInput(ResidentSplit):
 class ResidentEvaluation(ResidentSplit):
     """Evaluation batches in order, the last one padded: {index int32 [B], mask bool [B]}, mask False on padding."""
 
-    def __init__(self, examples: Examples | ImageFiles, replicated: Sharding, over_data: Sharding, batch_size: int):
-        super().__init__(examples, replicated, over_data)
+    def __init__(
+        self, examples: Stored, replicated: Sharding, over_data: Sharding, batch_size: int, reading: Reading = AS_STORED
+    ):
+        super().__init__(examples, replicated, over_data, reading)
         self.batch_size = batch_size
 
     def batches(self) -> Iterator[Batch]:

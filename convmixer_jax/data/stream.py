@@ -13,8 +13,9 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from convmixer_jax.data.examples import Examples, ImageFiles
-from convmixer_jax.data.host_batches import HostBatches
+from convmixer_jax.data.examples import Stored
+from convmixer_jax.data.host_batches import AS_STORED, Crops, HostBatches, Reading
+from convmixer_jax.data.host_crops import crop_draws
 from convmixer_jax.data.order import batch_indices, padded_indices
 from convmixer_jax.data.placing import Batch, Shapes, put
 from convmixer_jax.data.tensorflow_cpu import load_tensorflow
@@ -59,12 +60,15 @@ def abstract_inputs(
 class StreamedSplit:
     """One split that stays on the host; `data` is empty."""
 
-    def __init__(self, examples: Examples | ImageFiles, replicated: Sharding, over_data: Sharding, batch_size: int):
+    def __init__(
+        self, examples: Stored, replicated: Sharding, over_data: Sharding, batch_size: int, reading: Reading = AS_STORED
+    ):
         load_tensorflow()  # seconds, which belong to the start and not to the first batch
         self.examples, self.over_data, self.batch_size = examples, over_data, batch_size
         self.num_examples = len(examples)
         self.data: Batch = {}
         self._rows = local_rows(over_data, batch_size)
+        self._replacements = reading.replacements(examples)
 
     def _put(self, local: dict[str, np.ndarray]) -> Batch:
         return {name: put_rows(values, self._rows, self.batch_size, self.over_data) for name, values in local.items()}
@@ -78,14 +82,16 @@ class StreamInput(StreamedSplit):
 
     def __init__(
         self,
-        examples: Examples | ImageFiles,
+        examples: Stored,
         replicated: Sharding,
         over_data: Sharding,
         seed: int,
         batch_size: int,
+        reading: Reading = AS_STORED,
     ):
-        super().__init__(examples, replicated, over_data, batch_size)
+        super().__init__(examples, replicated, over_data, batch_size, reading)
         self.seed = seed
+        self._crops = None if reading.crop is None else Crops(reading.crop, self._draws)
         self._batches: HostBatches | None = None
         self._last: tuple[int, Batch] | None = None
 
@@ -106,15 +112,26 @@ class StreamInput(StreamedSplit):
         """Returns batch `step`; follows: the pipeline is open and this is its next."""
         if self._batches is None or not follows:
             self.close()
-            self._batches = HostBatches(self.examples, self._indices, range(step, _NO_END))
+            steps = range(step, _NO_END)
+            self._batches = HostBatches(self.examples, self._indices, steps, self._crops, self._replacements)
         try:
             return self._put(next(self._batches))
         except Exception:
             self.close()
             raise
 
+    def replaced(self, steps: range) -> int:
+        """Returns how often a bad example was replaced in this process's rows of these batches; of the rows of other
+        processes it knows nothing.
+        """
+        return sum(self._replacements.count(self._indices(step)) for step in steps) if self._replacements else 0
+
     def _indices(self, step: int) -> np.ndarray:
         return batch_indices(self.seed, step, self.batch_size, self.num_examples)[self._rows]
+
+    def _draws(self, step: int) -> np.ndarray:
+        # Those of the whole batch, of which a process takes its own: so they do not know how many processes there are.
+        return crop_draws(self.seed, step, self.batch_size)[self._rows]
 
     def close(self) -> None:
         """Ends the threads that prepare batches and lets the last one go; `batch` starts them again."""
@@ -130,7 +147,12 @@ class StreamEvaluation(StreamedSplit):
     def batches(self) -> Iterator[Batch]:
         """Yields batches that hold each example exactly once; raises UserError where a file cannot be read."""
         count = -(-self.num_examples // self.batch_size)
-        batches = HostBatches(self.examples, lambda number: self._padded(number)[0][self._rows], range(count))
+        batches = HostBatches(
+            self.examples,
+            lambda number: self._padded(number)[0][self._rows],
+            range(count),
+            replacements=self._replacements,
+        )
         try:
             for number, local in enumerate(batches):
                 yield self._put(local) | {"mask": put(self._padded(number)[1], self.over_data)}

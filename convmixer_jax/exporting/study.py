@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from convmixer_jax.data.datasets import open_split
-from convmixer_jax.data.examples import Examples, ImageFiles
+from convmixer_jax.data.examples import Stored
 from convmixer_jax.data.host_batches import in_memory
 from convmixer_jax.exporting.formats import Run
 from convmixer_jax.inference.description import Description
@@ -31,12 +31,12 @@ class Study:
     def __init__(self, description: Description, data_dir: Path):
         """Raises UserError where there is no data set for the model."""
         self._classes = description.num_classes
-        self._dataset = dataset_of(description)
+        self._dataset = dataset_of(description, data_dir)
         self._data_dir = data_dir
         self._normalise = make_preprocess(description).normalise
 
     @functools.cached_property
-    def test(self) -> Examples | ImageFiles:
+    def test(self) -> Stored:
         """The test split."""
         return open_split(self._dataset, "test", self._data_dir)
 

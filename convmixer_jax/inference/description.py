@@ -26,7 +26,7 @@ from convmixer_jax.ops.choice import AUTO
 # preset, which only names what other fields hold.
 COMPUTED_BY = ("ops", "remat", "preset")
 # Fields of config.model that only training reads: weights that were trained otherwise are evaluated just the same.
-TRAINED_BY = ("initializer", "norm_momentum", "drop_path", "head_dropout")
+TRAINED_BY = ("initializer", "norm_momentum", "bn_group_size", "drop_path", "head_dropout")
 
 # Pixels of a side. One image of 4096 x 4096 takes 200 MB as an input and at least as much in each map: more is a slip.
 LARGEST_SIDE = 4096
@@ -37,7 +37,8 @@ class Description:
     """model: fields of config.model, all but COMPUTED_BY. class_names: as many as num_classes, or none.
 
     image_shape: (H, W, C). mean, std: per channel, on the scale 0-1. crop_pct: share of an image's shorter side that
-    evaluation looks at, see `Preprocess`. source: where the weights come from, for people.
+    evaluation looks at, see `Preprocess`. source: where the weights come from, for people. dataset: what config.dataset
+    called the one that it was trained on; "" for unknown.
     """
 
     model: Mapping[str, Any]
@@ -48,6 +49,7 @@ class Description:
     std: tuple[float, ...]
     crop_pct: float
     source: str
+    dataset: str = ""
 
 
 def of_weights(model: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -87,6 +89,7 @@ def describe(config: Mapping[str, Any], dataset: Dataset, source: str) -> Descri
         std=std,
         crop_pct=dataset.crop_pct,
         source=source,
+        dataset=config.get("dataset", ""),
     )
 
 
@@ -107,6 +110,7 @@ def from_record(record: Mapping[str, Any], place: str) -> Description:
             std=tuple(float(value) for value in record["std"]),
             crop_pct=float(record["crop_pct"]),
             source=str(record["source"]),
+            dataset=str(record.get("dataset", "")),
         )
         *sides, channels = description.image_shape
     except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -1,6 +1,6 @@
 """What a model takes the examples of a split for: the counts of every confusion, and the worst mistakes.
 
-    dataset = dataset_of(description)
+    dataset = dataset_of(description, data_dir)
     found = examine(classify, open_split(dataset, "test", data_dir), batch_size=256, keep=24, num_classes=10)
 
 One pass in order; of the images no more are kept than a few batches and the worst mistakes.
@@ -10,11 +10,12 @@ import contextlib
 import dataclasses
 import heapq
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 
 import numpy as np
 
-from convmixer_jax.data.datasets import DATASETS, Dataset
-from convmixer_jax.data.examples import Examples, ImageFiles
+from convmixer_jax.data.datasets import DATASETS, Dataset, Facts, find_dataset, is_found
+from convmixer_jax.data.examples import Examples, Stored
 from convmixer_jax.data.host_batches import HostBatches
 from convmixer_jax.data.order import padded_indices
 from convmixer_jax.errors import UserError
@@ -62,15 +63,31 @@ class Examination:
         return float(np.trace(self.confusion) / self.count)
 
 
-def dataset_of(description: Description) -> Dataset:
-    """Returns the row of DATASETS that the described model is for: that of its classes and image shape.
+def dataset_of(description: Description, data_dir: Path) -> Dataset:
+    """Returns the data set that the described model is for.
 
-    Raises UserError where there is none.
+    Where it was trained on what is no row of DATASETS, that; else the row of its classes and image shape. data_dir: the
+    folder of the data sets. Raises UserError where there is none.
     """
-    wanted = (description.class_names, description.image_shape)
+    if is_found(description.dataset):
+        facts = Facts(
+            num_examples={},
+            image_shape=description.image_shape,
+            class_names=description.class_names,
+            mean=description.mean,
+            std=description.std,
+            crop_pct=description.crop_pct,
+            varied=True,
+        )
+        return find_dataset(description.dataset, data_dir, known=facts)
     for dataset in DATASETS.values():
-        if (dataset.class_names, dataset.image_shape) == wanted:
+        if not dataset.has_classes(description.class_names):
+            continue
+        if dataset.image_shape == description.image_shape:
             return dataset
+        if dataset.varied:
+            # It was trained with config.image_size.
+            return dataclasses.replace(dataset, image_shape=description.image_shape, crop_pct=description.crop_pct)
     height, width, channels = description.image_shape
     raise UserError(
         f"{description.source} is a model of {description.num_classes} classes and {height}x{width}x{channels} "
@@ -78,7 +95,7 @@ def dataset_of(description: Description) -> Dataset:
     )
 
 
-def read_in_order(examples: Examples | ImageFiles, batch_size: int) -> Generator[np.ndarray, None, None]:
+def read_in_order(examples: Stored, batch_size: int) -> Generator[np.ndarray, None, None]:
     """Yields the images of all examples, uint8 [batch_size, H, W, C], the last batch filled up with the first one."""
     count = -(-len(examples) // batch_size)
 
@@ -131,9 +148,7 @@ def mistakes_among(logits: np.ndarray, images: np.ndarray, label: np.ndarray, fi
         )
 
 
-def examine(
-    classify: Classify, examples: Examples | ImageFiles, batch_size: int, keep: int, num_classes: int
-) -> Examination:
+def examine(classify: Classify, examples: Stored, batch_size: int, keep: int, num_classes: int) -> Examination:
     """Returns what comes of one pass over all examples, with a bar on a terminal. keep: how many mistakes.
 
     Raises UserError where logits are not finite.

@@ -4,7 +4,6 @@ files, mistakes = find_images(["cat.jpg", "photos", "more/**/*.png"])
 """
 
 import glob
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,13 +12,6 @@ SUFFIXES = (
     ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
     ".ppm", ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-# What would break a line or a terminal, and what stands for the bytes of a name that is no UTF-8.
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-def printable(text: str) -> str:
-    """Returns text, such as the name of a file, as something that can be printed and drawn, in one line."""
-    return UNPRINTABLE.sub("\ufffd", text)
 
 
 def find_images(places: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -18,7 +18,8 @@ from flax import linen as nn
 
 from convmixer_jax.config import get_base, to_plain
 from convmixer_jax.config_record import CONFIG_FILE, read_record
-from convmixer_jax.data.datasets import DATASETS
+from convmixer_jax.data.datasets import Dataset, find_dataset, is_found
+from convmixer_jax.data.datasets import from_record as from_data_record
 from convmixer_jax.errors import UserError, lookup
 from convmixer_jax.inference.description import (
     Description,
@@ -32,6 +33,7 @@ from convmixer_jax.inference.description import (
 from convmixer_jax.inference.torch_weights import describe_torch_file, file_description
 from convmixer_jax.ops.choice import AUTO, OPS
 from convmixer_jax.runs.checkpoint import Checkpoints
+from convmixer_jax.runs.progress import tell
 from convmixer_jax.weights.converted import DESCRIPTION_FILE, is_converted, read_converted
 from convmixer_jax.weights.hub import download, is_hub
 from convmixer_jax.weights.names import flat, from_tensors, nested, tensor_names
@@ -83,25 +85,45 @@ class Loaded:
 
 
 def from_workdir(path: Path, asked: Asked) -> Weights:
-    """Returns the variables of a run's newest checkpoint: those that config.eval_params names, or `asked`."""
+    """Returns the variables of a run's newest good checkpoint: those that config.eval_params names, or `asked`."""
     record = read_record(path)
     assert record is not None  # a place without it is no workdir
     config = to_plain(get_base()) | record["config"]
-    dataset = lookup(DATASETS, config["dataset"], f"{path / CONFIG_FILE}: dataset")
+    dataset = run_dataset(path, record, config)
     average = asked.ema or config["eval_params"] == "ema"
     with contextlib.closing(Checkpoints(path / "checkpoints", read_only=True)) as checkpoints:
-        if checkpoints.saved is None:
-            raise UserError(f"{path} has no checkpoint yet: train first, or name another folder")
-        step = checkpoints.saved
-        description = describe(config, dataset, source=f"{path}, step {step}")
-        has_ema = "ema" in checkpoints.groups(step)
-        if average and not has_ema:
-            raise UserError(f"{path} has no moving average (its config.ema_decay is 0): leave --ema out")
-        if average:
-            variables = checkpoints.restore_groups(step, ["ema"])["ema"]
-        else:
-            variables = checkpoints.restore_groups(step, ["params", "batch_stats"])
+
+        def read(step: int) -> tuple[Description, bool, dict[str, Any]]:
+            description = describe(config, dataset, source=f"{path}, step {step}")
+            has_ema = "ema" in checkpoints.groups(step)
+            if average and not has_ema:
+                raise UserError(f"{path} has no moving average (its config.ema_decay is 0): leave --ema out")
+            if average:
+                return description, has_ema, checkpoints.restore_groups(step, ["ema"])["ema"]
+            return description, has_ema, checkpoints.restore_groups(step, ["params", "batch_stats"])
+
+        found = checkpoints.read_newest(read)
+    if found is None:
+        raise UserError(f"{path} has no checkpoint yet: train first, or name another folder")
+    _, (description, has_ema, variables), told = found
+    for line in told:
+        tell(f"{path}: {line}")
     return Weights(description, variables, has_ema=has_ema and not average)
+
+
+def run_dataset(path: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> Dataset:
+    """Returns the data set of the run at `path`; where it is no row of DATASETS, as the run recorded it.
+
+    Raises UserError where it did not.
+    """
+    place = str(path / CONFIG_FILE)
+    known = from_data_record(record.get("dataset"), place)
+    if is_found(config["dataset"]) and known is None:
+        raise UserError(f"{place} does not say which classes {config['dataset']} has: restore it from a copy")
+    # What is recorded is not looked for, so the folder of all data sets does not matter.
+    return find_dataset(
+        config["dataset"], Path(), known=known, image_size=config["image_size"], crop_pct=config["crop_pct"]
+    )
 
 
 def from_converted(path: Path, asked: Asked) -> Weights:

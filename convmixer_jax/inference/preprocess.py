@@ -4,81 +4,24 @@
     images = preprocess(["cat.jpg", Image.open("dog.png")])       # float32 [2, H, W, C], normalised
     levels = preprocess.levels("cat.jpg")                         # uint8 [H, W, C], before normalisation
 
-An image of h x w pixels is
-
-1. resized, keeping its shape, until it just covers S_h x S_w, S_h = floor(H / crop_pct) and S_w likewise: where
-   h * S_w <= w * S_h to S_h x floor(S_h * w / h), else to floor(S_w * h / w) x S_w. For H = W this is torchvision's
-   Resize of the shorter side. The filter is Pillow's bicubic, which has antialias;
-2. cut out at its centre, from row round((h' - H) / 2) and column round((w' - W) / 2), halves to the even number, as
-   torchvision's CenterCrop does.
-
-Then levels / 255, minus mean, over std, in float32.
-
-Before that the rotation that EXIF tells of is applied (timm ignores it), and the mode becomes RGB, or L for a model of
-one channel, by Pillow's `convert`: transparency is dropped, whatever colour lies under it; 16-bit grey is scaled to 8
-bits, where Pillow would clip it. Levels that are floating-point numbers are taken where all are whole and 0 to 255: of
-others no file says which is white. Of several frames the first one counts.
+What becomes of an image's size and mode is told in data/fitting.py, which data sets go through too. Before that the
+rotation that EXIF tells of is applied (timm and data sets ignore it). Then levels / 255, minus mean, over std, in
+float32.
 """
 
 import contextlib
 import dataclasses
-import math
 import os
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from convmixer_jax.data.fitting import fit, image_mode, open_image, to_mode
 from convmixer_jax.errors import UserError
 from convmixer_jax.inference.description import Description
 
 ImageSource = str | os.PathLike[str] | Image.Image
-GREY_MODES = ("1", "L", "LA", "La")
-# Grey of more than 8 bits; in mode "I", too, Pillow keeps the levels 0 to 65,535 of PNG and PGM files.
-DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-# Of a resized image, half a gigabyte: only one that is thousands of times longer than wide comes to more, or one for
-# a model of such large images.
-MOST_PIXELS = 2**27
-
-
-def to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Returns the image in mode "RGB" or "L". Raises ValueError where there is no way."""
-    if image.mode in DEEP_MODES:
-        levels = np.clip(np.asarray(image, np.int64), 0, 65_535)
-        image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
-    if image.mode == "F":
-        values = np.asarray(image)
-        levels = np.clip(np.nan_to_num(values), 0, 255).astype(np.uint8)
-        if not np.array_equal(levels, values):
-            raise ValueError(
-                f"its levels are floating-point numbers, {values.min():g} to {values.max():g}, and which of them is "
-                "white it does not say: save it with whole levels, of 8 or 16 bits"
-            )
-        image = Image.fromarray(levels)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # the same colours; straight to RGB, Pillow warns
-    # What Pillow knows a way to grey from differs by its version; every mode leads to RGB.
-    return image.convert(mode if image.mode in GREY_MODES else "RGB").convert(mode)
-
-
-def resized_shape(h: int, w: int, image_shape: tuple[int, ...], crop_pct: float) -> tuple[int, int]:
-    """Returns the (height, width) that an image of h x w is resized to, see above."""
-    cover_h, cover_w = (math.floor(side / crop_pct) for side in image_shape[:2])
-    if h * cover_w <= w * cover_h:
-        return cover_h, cover_h * w // h
-    return cover_w * h // w, cover_w
-
-
-def fit(image: Image.Image, image_shape: tuple[int, ...], crop_pct: float) -> Image.Image:
-    """Returns the image in the model's height and width, resized and cropped as above. Raises ValueError."""
-    height, width = image_shape[:2]
-    w, h = image.size
-    new_h, new_w = resized_shape(h, w, image_shape, crop_pct)
-    if new_h * new_w > MOST_PIXELS:
-        raise ValueError(f"to cover {width} x {height}, its {w} x {h} pixels would become {new_w} x {new_h}: too many")
-    resized = image.resize((new_w, new_h), Image.Resampling.BICUBIC)
-    top, left = round((new_h - height) / 2), round((new_w - width) / 2)
-    return resized.crop((left, top, left + width, top + height))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +36,8 @@ class Preprocess:
     def levels(self, source: ImageSource) -> np.ndarray:
         """Returns one image, a path or a PIL image, as uint8 [H, W, C]. Raises UserError where it is damaged."""
         try:
-            with contextlib.nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as image:
-                upright = to_mode(ImageOps.exif_transpose(image), "L" if self.image_shape[2] == 1 else "RGB")
+            with contextlib.nullcontext(source) if isinstance(source, Image.Image) else open_image(source) as image:
+                upright = to_mode(ImageOps.exif_transpose(image), image_mode(self.image_shape[2]))
             return np.asarray(fit(upright, self.image_shape, self.crop_pct)).reshape(self.image_shape)
         except FileNotFoundError as error:
             is_link = isinstance(source, str | os.PathLike) and os.path.islink(source)

@@ -13,13 +13,12 @@ import jax
 import numpy as np
 
 from convmixer_jax.data.datasets import Dataset, open_split
-from convmixer_jax.data.examples import Examples, ImageFiles
+from convmixer_jax.data.examples import Stored
 from convmixer_jax.data.host_batches import in_memory
 from convmixer_jax.errors import UserError
 from convmixer_jax.inference.activation_maps import ActivationMaps, make_activation_maps
 from convmixer_jax.inference.description import Description, build
 from convmixer_jax.inference.examination import Examination, dataset_of, examine
-from convmixer_jax.inference.image_files import printable
 from convmixer_jax.inference.layers import (
     Kernel,
     Layer,
@@ -32,6 +31,7 @@ from convmixer_jax.inference.layers import (
 from convmixer_jax.inference.preprocess import make_preprocess
 from convmixer_jax.inference.program import memory_mistakes, quickest_program
 from convmixer_jax.ops.choice import REFERENCE
+from convmixer_jax.runs.progress import printable
 
 EXAMPLES = 16  # test images, at most, whose maps are drawn
 MISTAKES = 24
@@ -81,10 +81,10 @@ class Subject:
     @functools.cached_property
     def dataset(self) -> Dataset:
         """The data set that the model is for."""
-        return dataset_of(self.description)
+        return dataset_of(self.description, self.data_dir)
 
     @functools.cached_property
-    def test_split(self) -> Examples | ImageFiles:
+    def test_split(self) -> Stored:
         """The test split as it is stored."""
         return open_split(self.dataset, "test", self.data_dir)
 
@@ -129,7 +129,7 @@ class Subject:
         return of_images
 
 
-def examples_of_classes(split: Examples | ImageFiles, count: int) -> np.ndarray:
+def examples_of_classes(split: Stored, count: int) -> np.ndarray:
     """Returns the places of the first example of each class; of at most `count` classes, evenly spread."""
     classes, first = np.unique(split.label, return_index=True)
     chosen = np.linspace(0, len(classes) - 1, min(count, len(classes))).round().astype(int)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convmixer_jax.data.sources.cifar import CIFAR10, CifarSpec
+from convmixer_jax.data.sources.cifar_specs import CIFAR10, CifarSpec
 
 SPEC = dataclasses.replace(
     CIFAR10,

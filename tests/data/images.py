@@ -23,7 +23,7 @@ def write_files(folder: Path, examples: Examples) -> ImageFiles:
     for name, image in zip(names, examples.image, strict=True):
         Image.fromarray(image).save(folder / name)
     height, width, channels = examples.image_shape
-    return ImageFiles(folder, np.array(names), examples.label, (height, width, channels))
+    return ImageFiles(folder, np.array(names), label=examples.label, image_shape=(height, width, channels))
 
 
 def make_it_a_folder(path: Path) -> None:

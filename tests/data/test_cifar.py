@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convmixer_jax.data.sources.cifar import CIFAR10, CIFAR10_CLASSES, load_cifar10
+from convmixer_jax.data.sources.cifar import load_cifar
+from convmixer_jax.data.sources.cifar_specs import CIFAR10
 from convmixer_jax.errors import UserError
 from tests.data.archives import (
     EVERY_FILE,
@@ -40,7 +41,7 @@ FORMS = {
 @pytest.mark.parametrize("write", FORMS.values(), ids=FORMS)
 def test_every_form_gives_the_same_arrays(tmp_path, write, split):
     write(tmp_path)
-    images, labels = load_cifar10(tmp_path, split, SPEC)
+    images, labels = load_cifar(tmp_path, split, SPEC)
     np.testing.assert_array_equal(images, expected(split)[0], strict=True)
     np.testing.assert_array_equal(labels, expected(split)[1], strict=True)
     assert images.flags.c_contiguous
@@ -50,38 +51,21 @@ def test_every_form_gives_the_same_arrays(tmp_path, write, split):
 @pytest.mark.parametrize("write", FORMS.values(), ids=FORMS)
 def test_only_the_files_of_the_split_are_needed(tmp_path, write):
     write(tmp_path, names=("test_batch",))
-    assert len(load_cifar10(tmp_path, "test", SPEC)[0]) == 10
+    assert len(load_cifar(tmp_path, "test", SPEC)[0]) == 10
     with pytest.raises(UserError, match=r"data_batch_1.*: take it anew from cifar-10-python.tar.gz \(md5 c58f"):
-        load_cifar10(tmp_path, "train", SPEC)
-
-
-def test_two_labels_in_a_record_and_another_key(tmp_path):
-    # As CIFAR-100 has them: a coarse label before the fine one that counts, and the key "fine_labels".
-    spec = spec_with(label_bytes=2, label_key="fine_labels")
-    pixels, labels = rows_of("test_batch")
-    folder = tmp_path / "binary" / SPEC.binary_folder
-    folder.mkdir(parents=True)
-    records = [bytes([7, label]) + row.tobytes() for row, label in zip(pixels, labels, strict=True)]
-    (folder / "test_batch.bin").write_bytes(b"".join(records))
-    folder = tmp_path / "python" / SPEC.python_folder
-    folder.mkdir(parents=True)
-    (folder / "test_batch").write_bytes(
-        pickle.dumps({"coarse_labels": [7] * 10, "fine_labels": labels, "data": pixels})
-    )
-    for data_dir in ("binary", "python"):
-        np.testing.assert_array_equal(load_cifar10(tmp_path / data_dir, "test", spec)[1], np.arange(10))
+        load_cifar(tmp_path, "train", SPEC)
 
 
 def test_the_first_form_that_is_there_is_read(tmp_path):
     write_archive(tmp_path)
     (tmp_path / SPEC.archive).write_bytes(b"not even gzip")
     write_python_folder(tmp_path)
-    np.testing.assert_array_equal(load_cifar10(tmp_path, "test", SPEC)[0], expected("test")[0])
+    np.testing.assert_array_equal(load_cifar(tmp_path, "test", SPEC)[0], expected("test")[0])
 
 
 def test_nothing_is_written_beside_an_archive(tmp_path):
     write_archive(tmp_path)
-    load_cifar10(tmp_path, "train", SPEC)
+    load_cifar(tmp_path, "train", SPEC)
     assert [path.name for path in tmp_path.iterdir()] == [SPEC.archive]
 
 
@@ -121,20 +105,20 @@ BAD_PYTHON_BATCHES = {
 def test_a_bad_python_batch_is_named(tmp_path, content, words):
     write_train(tmp_path, content)
     with pytest.raises(UserError) as caught:
-        load_cifar10(tmp_path, "train", SPEC)
+        load_cifar(tmp_path, "train", SPEC)
     assert str(tmp_path / SPEC.python_folder / "data_batch_2") in str(caught.value)
     assert words in str(caught.value)
 
 
 def test_labels_may_be_an_array(tmp_path):
     write_train(tmp_path, pickle.dumps({"data": PIXELS, "labels": np.array(LABELS)}, protocol=4))
-    np.testing.assert_array_equal(load_cifar10(tmp_path, "train", SPEC)[1], expected("train")[1])
+    np.testing.assert_array_equal(load_cifar(tmp_path, "train", SPEC)[1], expected("train")[1])
 
 
 def test_classes_must_be_balanced_over_the_split(tmp_path):
     write_train(tmp_path, python3_batch(PIXELS, [1, *LABELS[1:]]))
     with pytest.raises(UserError, match=r"holds \[5, 7, 6, 6, 6, 6, 6, 6, 6, 6\] .* 'train', expected 6 of each"):
-        load_cifar10(tmp_path, "train", SPEC)
+        load_cifar(tmp_path, "train", SPEC)
 
 
 def test_classes_need_not_be_balanced_in_each_file(tmp_path):
@@ -143,7 +127,7 @@ def test_classes_need_not_be_balanced_in_each_file(tmp_path):
     for name, label in (("data_batch_1", 0), ("data_batch_2", 5)):
         content = python3_batch(rows_of(name)[0], sorted([*range(label, label + 5)] * 6))
         (tmp_path / SPEC.python_folder / name).write_bytes(content)
-    assert np.bincount(load_cifar10(tmp_path, "train", SPEC)[1]).tolist() == [6] * 10
+    assert np.bincount(load_cifar(tmp_path, "train", SPEC)[1]).tolist() == [6] * 10
 
 
 BAD_BINARY_BATCHES = {
@@ -160,7 +144,7 @@ def test_a_bad_binary_batch_is_named(tmp_path, change, words):
     path = tmp_path / SPEC.binary_folder / "data_batch_2.bin"
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(UserError) as caught:
-        load_cifar10(tmp_path, "train", SPEC)
+        load_cifar(tmp_path, "train", SPEC)
     assert str(path) in str(caught.value)
     assert words in str(caught.value)
 
@@ -182,7 +166,7 @@ BAD_ARCHIVES = {
 def test_a_damaged_archive_is_named(tmp_path, content, split):
     (tmp_path / SPEC.archive).write_bytes(content)
     with pytest.raises(UserError) as caught:
-        load_cifar10(tmp_path, split, SPEC)
+        load_cifar(tmp_path, split, SPEC)
     assert str(caught.value).startswith(f"{tmp_path / SPEC.archive} is damaged or not readable (")
     assert "take it anew from cifar-10-python.tar.gz (md5 c58f" in str(caught.value)
 
@@ -190,12 +174,12 @@ def test_a_damaged_archive_is_named(tmp_path, content, split):
 def test_a_batch_that_is_a_folder_is_a_user_error(tmp_path):
     (tmp_path / SPEC.python_folder / "test_batch").mkdir(parents=True)
     with pytest.raises(UserError, match="test_batch cannot be opened"):
-        load_cifar10(tmp_path, "test", SPEC)
+        load_cifar(tmp_path, "test", SPEC)
 
 
 def test_an_unknown_split_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="split is 'validation': choose one of train, test"):
-        load_cifar10(tmp_path, "validation", SPEC)
+        load_cifar(tmp_path, "validation", SPEC)
 
 
 def test_without_data_the_archive_is_downloaded_once(tmp_path, monkeypatch):
@@ -203,7 +187,7 @@ def test_without_data_the_archive_is_downloaded_once(tmp_path, monkeypatch):
     with serving(GOOD_ARCHIVE) as server:
         spec = spec_with(urls=(server.url("missing"), server.url("good")), md5=hashlib.md5(GOOD_ARCHIVE).hexdigest())
         for split in ("train", "test"):
-            images, labels = load_cifar10(tmp_path / "new", split, spec)
+            images, labels = load_cifar(tmp_path / "new", split, spec)
             np.testing.assert_array_equal(images, expected(split)[0])
             np.testing.assert_array_equal(labels, expected(split)[1])
     assert [path for path, _ in server.requests] == ["missing", "good"]
@@ -214,7 +198,7 @@ def test_without_data_and_network_one_line_says_what_to_do(tmp_path, monkeypatch
     with serving(b"") as gone:
         url = gone.url("good")
     with pytest.raises(UserError) as caught:
-        load_cifar10(tmp_path, "train", spec_with(urls=(url,)))
+        load_cifar(tmp_path, "train", spec_with(urls=(url,)))
     assert str(caught.value) == (
         f"CIFAR-10 is not in {tmp_path} "
         "(looked for cifar-10-batches-py, cifar-10-batches-bin, cifar-10-python.tar.gz, cifar10/VERSION), "
@@ -227,8 +211,8 @@ def test_without_data_and_network_one_line_says_what_to_do(tmp_path, monkeypatch
 def test_the_published_numbers():
     assert [CIFAR10.num_examples(split) for split in ("train", "test")] == [50_000, 10_000]
     assert [CIFAR10.per_class(split) for split in ("train", "test")] == [5_000, 1_000]
-    assert len(CIFAR10_CLASSES) == CIFAR10.num_classes == 10
-    assert CIFAR10_CLASSES.index("frog") == 6
+    assert len(CIFAR10.target.classes) == 10
+    assert CIFAR10.target.classes.index("frog") == 6
     assert all(url.startswith("https://") and CIFAR10.archive in url for url in CIFAR10.urls)
 
 
@@ -244,9 +228,9 @@ def _real_data_dir() -> list[Path]:
 @pytest.fixture(params=["synthetic", *_real_data_dir()], ids=str)
 def training_images_and_means(request, tmp_path):
     if request.param != "synthetic":
-        return load_cifar10(request.param, "train")[0], (0.49139968, 0.48215841, 0.44653091)
+        return load_cifar(request.param, "train", CIFAR10)[0], (0.49139968, 0.48215841, 0.44653091)
     write_archive(tmp_path, TRAIN)
-    return load_cifar10(tmp_path, "train", SPEC)[0], (29.5 / 255, 115.5 / 255, 215.5 / 255)
+    return load_cifar(tmp_path, "train", SPEC)[0], (29.5 / 255, 115.5 / 255, 215.5 / 255)
 
 
 def test_channel_means(training_images_and_means):

@@ -13,7 +13,8 @@ from PIL import Image
 
 from convmixer_jax.data.datasets import DATASETS, Dataset, load_split, open_split
 from convmixer_jax.data.examples import ImageFiles
-from convmixer_jax.data.sources.imagenet import IMAGENET, IMAGENET_CLASSES, load_imagenet
+from convmixer_jax.data.sources.imagenet import load_imagenet
+from convmixer_jax.data.sources.imagenet_spec import IMAGENET, IMAGENET_CLASSES
 from convmixer_jax.errors import UserError
 
 WNIDS = ("n01", "n02", "n03")
@@ -75,7 +76,7 @@ def test_training_images_are_in_order_of_class_and_name(original):
     files = load_imagenet(original, "train", SPEC)
     assert files.label.tolist() == [0, 0, 0, 1, 2, 2]
     assert files.label.dtype == np.int32
-    assert files.name.tolist() == [
+    assert files.name.astype(str).tolist() == [
         "train/n01/n01_10.JPEG",
         "train/n01/n01_2.JPEG",
         "train/n01/n01_7.JPEG",
@@ -99,7 +100,7 @@ def test_evaluation_looks_at_the_middle(original, split, levels):
 def test_the_published_validation_split_is_our_test_split(original):
     files = load_imagenet(original, "test", SPEC)
     assert files.label.tolist() == [0, 0, 1, 1, 2, 2]
-    assert files.name[:3].tolist() == [
+    assert files.name[:3].astype(str).tolist() == [
         "val/n01/ILSVRC2012_val_00000002.JPEG",
         "val/n01/ILSVRC2012_val_00000005.JPEG",
         "val/n02/ILSVRC2012_val_00000001.JPEG",
@@ -109,7 +110,7 @@ def test_the_published_validation_split_is_our_test_split(original):
 def test_a_split_needs_only_its_own_files(folder):
     shutil.rmtree(folder / "train")
     assert len(load_imagenet(folder.parent, "test", SPEC)) == 6
-    with pytest.raises(UserError, match=r"looked for the folder imagenet/train\)"):
+    with pytest.raises(UserError, match=r"looked for the folder imagenet/train, shards imagenet/train-00000-of-"):
         load_imagenet(folder.parent, "train", SPEC)
 
 
@@ -214,15 +215,16 @@ def test_each_mistake_is_named_with_the_way_out(folder, split, spoil, words):
         load_imagenet(folder.parent, split, SPEC)
     assert words in str(caught.value)
     assert str(folder) in str(caught.value)
-    assert "unpack that part anew from the archives of https://www.image-net.org/download.php" in str(caught.value)
+    assert "unpack that part of imagenet anew from https://www.image-net.org/download.php" in str(caught.value)
 
 
 def test_without_the_folder_one_line_says_what_to_do(tmp_path):
     with pytest.raises(UserError) as caught:
         load_imagenet(tmp_path, "test")
     assert str(caught.value) == (
-        f"ImageNet is not in {tmp_path} (looked for the folder imagenet/val): put its images there, those of a class "
-        "into a folder of its WordNet identifier (n01440764); the archives are at "
+        f"ImageNet is not in {tmp_path} (looked for the folder imagenet/val, shards imagenet/validation-00000-of-..., "
+        "and imagenet2012/VERSION): put its images there, those of a class into a folder of its WordNet identifier "
+        "(n01440764); the archives are at "
         "https://www.image-net.org/download.php; or set --data_dir or $CONVMIXER_DATA_DIR to the folder that holds it"
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from convmixer_jax.data.datasets import DATASETS, Dataset, load_split, split_sizes
-from convmixer_jax.data.splits import class_quotas, stratified_choice
+from convmixer_jax.data.splits import class_quotas, held_out_count, stratified_choice, train_and_test
 
 NOWHERE = Path("/nonexistent")  # the digits are bundled: their folder is never looked at
 
@@ -116,6 +116,16 @@ def test_digest_sees_pixels_labels_and_order():
     other_label.label[0] += 1
     other_order = examples.take(np.arange(360)[::-1])
     assert len({each.digest() for each in (examples, other_pixel, other_label, other_order)}) == 4
+
+
+def test_a_fifth_to_test_with():
+    # Of classes of 5, 10 and 1 a fifth is 1, 2 and 0.2: three of sixteen.
+    labels = np.array([0] * 5 + [1] * 10 + [2])
+    train, test = train_and_test(labels)
+    assert np.bincount(labels[test], minlength=3).tolist() == [1, 2, 0]
+    assert sorted([*train, *test]) == list(range(16))
+    assert len(test) == held_out_count(16)
+    assert [(each == np.sort(each)).all() for each in (train, test)] == [True, True]
 
 
 def datasets_at_hand() -> dict[str, tuple[Dataset, Path]]:

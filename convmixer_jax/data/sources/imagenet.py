@@ -1,95 +1,65 @@
-"""ImageNet-1k (ILSVRC 2012) in its usual folders: DATA_DIR/imagenet/{train,val}/WNID/*.JPEG, one folder per class.
+"""ImageNet-1k (ILSVRC 2012) in whichever of its usual forms there is.
 
-    files = load_imagenet(data_dir, "train")
+    images = load_imagenet(data_dir, "train")
+
+These are looked for, in this order:
+    DATA_DIR/imagenet/{train,val}/WNID/*.JPEG                       a folder for each class
+    DATA_DIR/imagenet/[{train,validation}/]train-00000-of-01024 ... shards of records (see imagenet_shards.py)
+    DATA_DIR/imagenet2012/VERSION                                   prepared by tensorflow_datasets
 
 The labels of the published test images are secret, so the published validation split, "val", is the split "test" here.
-
-Both splits are read as timm evaluates them: the centre, 0.96 of the shorter side, at 224 x 224 pixels. For training too
-that square is all that is seen, so `random_resized_crop` chooses within it and not within the whole image.
-
-imagenet_classes.tsv has the 1,000 classes in the order of their indices, that of their WordNet identifiers: identifier
-and name. The names are the first of WordNet 3.0's words for it, as words.txt of Tiny ImageNet lists them; where several
-classes share that one, all of its words (maillot, Cardigan), and a word of ours for the two cranes.
+Evaluation sees the images as timm does: the centre, 0.96 of the shorter side, at 224 x 224 pixels.
 """
 
-import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from convmixer_jax.data.examples import ImageFiles
+from convmixer_jax.data.examples import EncodedImages, ImageFiles
 from convmixer_jax.data.sources.folders import check_folder, check_same, names_in
+from convmixer_jax.data.sources.imagenet_shards import load_prepared, load_shards
+from convmixer_jax.data.sources.imagenet_spec import IMAGENET, ImageNetSpec
+from convmixer_jax.data.sources.shard_sets import find_shards
+from convmixer_jax.data.sources.tfds_directory import newest_version
 from convmixer_jax.errors import UserError, lookup
 
-CLASSES = Path(__file__).with_name("imagenet_classes.tsv")
+_TFDS_NAME = "imagenet2012"
+# By split: the folder of classes, and what shards, and a folder with nothing but them, may be called.
+_NAMES = {"train": ("train", ("train",)), "test": ("val", ("validation", "val"))}
 
 
-def read_classes() -> dict[str, str]:
-    """Returns the names of the classes by their WordNet identifiers, in the order of their indices."""
-    return dict(line.split("\t") for line in CLASSES.read_text(encoding="utf-8").splitlines())
+def load_imagenet(data_dir: Path, split: str, spec: ImageNetSpec = IMAGENET) -> EncodedImages:
+    """Returns the images of "train" or "test"; files in order of class and name, records as they are stored.
 
-
-IMAGENET_CLASSES = read_classes()
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageNetSpec:
-    """What the folder must hold.
-
-    classes: the WordNet identifiers in the order of their indices. num_examples: images in each split.
-    val_digest: SHA-256 of the identifiers of the validation images in the order of their numbers, a line each.
-    image_shape: (H, W, C). crop_pct: share of an image's shorter side that is looked at.
+    Opens no file of an image, and reads shards only once, to find where the images lie.
+    Raises UserError, naming what is missing, damaged or does not belong there, where they are not as published.
     """
-
-    name: str
-    folder: str
-    classes: tuple[str, ...]
-    num_examples: Mapping[str, int]
-    val_digest: str
-    image_shape: tuple[int, int, int]
-    crop_pct: float
-    url: str
-
-    @property
-    def way_out(self) -> str:
-        """The end of a message on what is wrong with the folder."""
-        return f"delete what does not belong there, or unpack that part anew from the archives of {self.url}"
-
-
-IMAGENET = ImageNetSpec(
-    name="ImageNet",
-    folder="imagenet",
-    classes=tuple(IMAGENET_CLASSES),
-    num_examples={"train": 1_281_167, "test": 50_000},
-    val_digest="313fc3f23c864dde9183c9a368809065765dd1b657a6904fded44e3e46d34604",
-    image_shape=(224, 224, 3),
-    crop_pct=0.96,
-    url="https://www.image-net.org/download.php",
-)
-
-
-def load_imagenet(data_dir: Path, split: str, spec: ImageNetSpec = IMAGENET) -> ImageFiles:
-    """Returns the images of "train" or "test" as files, in order of class and name.
-
-    Opens none of them, and looks whether every image is there and nothing else.
-    Raises UserError, naming what is missing or does not belong there, where the folder is not as published.
-    """
-    part, find = lookup({"train": ("train", _train_images), "test": ("val", _val_images)}, split, "split")
+    part, words = lookup(_NAMES, split, "split")
     folder = data_dir / spec.folder
-    if not (folder / part).is_dir():
-        raise UserError(
-            f"{spec.name} is not in {data_dir} (looked for the folder {spec.folder}/{part}): put its images there, "
-            f"those of a class into a folder of its WordNet identifier ({spec.classes[0]}); the archives are at "
-            f"{spec.url}; or set --data_dir or $CONVMIXER_DATA_DIR to the folder that holds it"
-        )
+    shards = find_shards([folder, *(folder / word for word in words)], words)
+    if (folder / part).is_dir() and not (shards and shards[0][0].parent == folder / part):
+        return _load_files(folder, part, split, spec)
+    if shards:
+        return load_shards(*shards, split, spec)
+    if prepared := newest_version(data_dir / _TFDS_NAME):
+        return load_prepared(prepared, split, spec)
+    raise UserError(
+        f"{spec.name} is not in {data_dir} (looked for the folder {spec.folder}/{part}, shards "
+        f"{spec.folder}/{words[0]}-00000-of-..., and {_TFDS_NAME}/VERSION): put its images there, those of a class "
+        f"into a folder of its WordNet identifier ({spec.classes[0]}); the archives are at {spec.url}; or set "
+        "--data_dir or $CONVMIXER_DATA_DIR to the folder that holds it"
+    )
+
+
+def _load_files(folder: Path, part: str, split: str, spec: ImageNetSpec) -> ImageFiles:
     check_folder(folder / part, spec.classes, spec.way_out)
-    by_class = find(folder / part, spec)
-    names = [f"{part}/{wnid}/{name}" for wnid, names in zip(spec.classes, by_class, strict=True) for name in names]
+    by_class = (_train_images if split == "train" else _val_images)(folder / part, spec)
+    # Bytes at once: as str they would take 200 MB more for a moment.
+    names = [f"{part}/{wnid}/{name}".encode() for wnid, of in zip(spec.classes, by_class, strict=True) for name in of]
     labels = np.repeat(np.arange(len(by_class), dtype=np.int32), [len(names) for names in by_class])
-    return ImageFiles(folder, np.array(names), labels, spec.image_shape, spec.crop_pct)
+    return ImageFiles(folder, np.array(names), label=labels, image_shape=spec.image_shape, crop_pct=spec.crop_pct)
 
 
 def _train_images(folder: Path, spec: ImageNetSpec) -> list[list[str]]:

@@ -1,4 +1,5 @@
-"""Tiny ImageNet (Stanford CS231n, 200 classes of ImageNet at 64 x 64 pixels) in the folder that its archive holds.
+"""Tiny ImageNet (Stanford CS231n, 200 classes of ImageNet at 64 x 64 pixels) in the folder that its archive holds, or
+in that archive.
 
     files = load_tiny_imagenet(data_dir, "train")
 
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from convmixer_jax.data.examples import ImageFiles
+from convmixer_jax.data.examples import EncodedImages, ImageFiles
 from convmixer_jax.data.sources.folders import check_folder, check_same, difference
+from convmixer_jax.data.sources.imagenet_spec import WordNetSpec
+from convmixer_jax.data.sources.zipped import ZippedFolder, open_zip
 from convmixer_jax.errors import UserError, lookup
 
 # The published wnids.txt: the index of a class is its line. Pinned here, since another order would go unseen: training
@@ -42,20 +45,16 @@ TINY_IMAGENET_CLASSES = tuple(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class TinyImageNetSpec:
-    """What the folder must hold.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TinyImageNetSpec(WordNetSpec):
+    """What must be there. per_class: images of each class in each split."""
 
-    classes: the WordNet identifiers in the order of their indices.
-    per_class: images of each class in each split. image_shape: (H, W, C).
-    """
-
-    name: str
-    folder: str
-    classes: tuple[str, ...]
     per_class: Mapping[str, int]
-    image_shape: tuple[int, int, int]
-    url: str
+
+    @property
+    def archive(self) -> str:
+        """The zip archive that holds the folder."""
+        return f"{self.folder}.zip"
 
 
 TINY_IMAGENET = TinyImageNetSpec(
@@ -68,70 +67,86 @@ TINY_IMAGENET = TinyImageNetSpec(
 )
 
 
-def load_tiny_imagenet(data_dir: Path, split: str, spec: TinyImageNetSpec = TINY_IMAGENET) -> ImageFiles:
+def load_tiny_imagenet(data_dir: Path, split: str, spec: TinyImageNetSpec = TINY_IMAGENET) -> EncodedImages:
     """Returns the images of "train" or "test" as files, in order of class and number, or of number.
 
+    They are in the folder or, where there is none, in its zip archive, which stays packed.
     Opens only the lists, and looks whether every image is there and nothing else.
     Raises UserError, naming what is missing or does not belong there, where the folder is not as published.
     """
-    find = lookup({"train": _train_files, "test": _val_files}, split, "split")
-    folder = data_dir / spec.folder
-    if not folder.is_dir():
+    place = find_tiny_imagenet(data_dir, spec)
+    if place is None:
         raise UserError(
-            f"{spec.name} is not in {data_dir} (looked for the folder {spec.folder}): unpack {spec.url} there, or set "
-            "--data_dir or $CONVMIXER_DATA_DIR to the folder that holds it; configs/digits.py runs without any data"
+            f"{spec.name} is not in {data_dir} (looked for the folder {spec.folder} and for {spec.archive}): "
+            "`python -m convmixer_jax.prepare tiny_imagenet` downloads it, or set --data_dir or $CONVMIXER_DATA_DIR to "
+            "the folder that holds it; configs/digits.py runs without any data"
         )
+    return read_tiny_imagenet(place, split, spec)
+
+
+def find_tiny_imagenet(data_dir: Path, spec: TinyImageNetSpec = TINY_IMAGENET) -> Path | None:
+    """Returns the folder, else the zip archive, else None."""
+    places = [data_dir / spec.folder, data_dir / spec.archive]
+    return next((place for place in places if place.exists()), None)
+
+
+def read_tiny_imagenet(place: Path, split: str, spec: TinyImageNetSpec = TINY_IMAGENET) -> EncodedImages:
+    """Returns what `load_tiny_imagenet` does. place: the folder, or its zip archive."""
+    find = lookup({"train": _train_files, "test": _val_files}, split, "split")
+    folder = place if place.is_dir() else open_zip(place, spec.way_out) / spec.folder
     wnids = _lines(folder / "wnids.txt", spec)
     if tuple(wnids) != spec.classes:
         raise UserError(
             f"{folder / 'wnids.txt'} is not the published list of {len(spec.classes)} classes, in its order: "
-            f"{difference(wnids, spec.classes) or 'the order is another one'}; {_way_out(spec)}"
+            f"{difference(wnids, spec.classes) or 'the order is another one'}; {spec.way_out}"
         )
     names, labels = find(folder, spec)
-    return ImageFiles(folder, np.array(names), np.array(labels, np.int32), spec.image_shape)
+    label = np.array(labels, np.int32)
+    if isinstance(folder, Path):
+        return ImageFiles(folder, np.array(names, np.bytes_), label=label, image_shape=spec.image_shape)
+    try:
+        return folder.images(names, label=label, image_shape=spec.image_shape)
+    except OSError as error:
+        raise UserError(f"{place} is damaged ({error.strerror}): {spec.way_out}") from error
 
 
-def _train_files(folder: Path, spec: TinyImageNetSpec) -> tuple[list[str], list[int]]:
-    check_folder(folder / "train", spec.classes, _way_out(spec))
+def _train_files(folder: Path | ZippedFolder, spec: TinyImageNetSpec) -> tuple[list[str], list[int]]:
+    check_folder(folder / "train", spec.classes, spec.way_out)
     names, labels = [], []
     for label, wnid in enumerate(spec.classes):
         images = f"train/{wnid}/images"
         expected = [f"{wnid}_{number}.JPEG" for number in range(spec.per_class["train"])]
-        check_folder(folder / images, expected, _way_out(spec))
+        check_folder(folder / images, expected, spec.way_out)
         names += [f"{images}/{name}" for name in expected]
         labels += [label] * len(expected)
     return names, labels
 
 
-def _val_files(folder: Path, spec: TinyImageNetSpec) -> tuple[list[str], list[int]]:
+def _val_files(folder: Path | ZippedFolder, spec: TinyImageNetSpec) -> tuple[list[str], list[int]]:
     expected = [f"val_{number}.JPEG" for number in range(spec.per_class["test"] * len(spec.classes))]
-    check_folder(folder / "val/images", expected, _way_out(spec))
+    check_folder(folder / "val/images", expected, spec.way_out)
     labels = _val_labels(folder / "val/val_annotations.txt", expected, spec)
     return [f"val/images/{name}" for name in expected], labels
 
 
-def _val_labels(path: Path, expected: list[str], spec: TinyImageNetSpec) -> list[int]:
+def _val_labels(path: Path | ZippedFolder, expected: list[str], spec: TinyImageNetSpec) -> list[int]:
     """Returns the labels of the images `expected`, from lines of file, class and a box, with tabs between them."""
     index = {wnid: label for label, wnid in enumerate(spec.classes)}
     rows = [line.split("\t") for line in _lines(path, spec)]
     for number, row in enumerate(rows, start=1):
         if len(row) < 2 or row[1] not in index:
-            raise UserError(f"{path} has no image and class of wnids.txt in line {number}: {_way_out(spec)}")
-    check_same(path, [row[0] for row in rows], expected, _way_out(spec))
+            raise UserError(f"{path} has no image and class of wnids.txt in line {number}: {spec.way_out}")
+    check_same(path, [row[0] for row in rows], expected, spec.way_out)
     labels = {row[0]: index[row[1]] for row in rows}
     counts = np.bincount(list(labels.values()), minlength=len(spec.classes))
     for wnid, count in zip(spec.classes, counts, strict=True):
         if count != spec.per_class["test"]:
-            raise UserError(f"{path} has {count} images of {wnid}, not {spec.per_class['test']}: {_way_out(spec)}")
+            raise UserError(f"{path} has {count} images of {wnid}, not {spec.per_class['test']}: {spec.way_out}")
     return [labels[name] for name in expected]
 
 
-def _lines(path: Path, spec: TinyImageNetSpec) -> list[str]:
+def _lines(path: Path | ZippedFolder, spec: TinyImageNetSpec) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', error)}): {_way_out(spec)}") from error
-
-
-def _way_out(spec: TinyImageNetSpec) -> str:
-    return f"delete what does not belong there, or unpack {spec.folder} anew from {spec.url}"
+        raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', error)}): {spec.way_out}") from error
