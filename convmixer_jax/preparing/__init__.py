@@ -1,0 +1,1 @@
+"""What makes data sets ready before a run: archives, checks, arrays of decoded images."""
