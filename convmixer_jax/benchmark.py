@@ -30,10 +30,11 @@ def repetition_flags(parser: Parser) -> None:
     parser.add_argument("--repetitions", type=count, default=7, help="of every timed call (7)")
 
 
-def timing_flags(parser: Parser) -> None:
+def timing_flags(parser: Parser, call_seconds: float = 0.5) -> None:
     """Declares how programs are timed."""
     repetition_flags(parser)
-    parser.add_argument("--call_seconds", type=seconds, default=0.5, help="a call repeats what is shorter (0.5)")
+    told = f"a call repeats what is shorter ({call_seconds:g})"
+    parser.add_argument("--call_seconds", type=seconds, default=call_seconds, help=told)
     parser.add_argument(
         "--allocator", choices=["kept", "huge_pages", "default"], default="kept", help="of all sides, glibc's setting"
     )
@@ -56,6 +57,16 @@ def against_flags(parser: Parser) -> None:
     batch_flags(parser)
     parser.add_argument("--against", choices=["torch"], help="time PyTorch's ConvMixer, too, in turn")
     parser.add_argument("--modes", nargs="+", default=[], help="of PyTorch, as the table names them (all)")
+
+
+def input_flags(parser: Parser) -> None:
+    """Declares the flags of `input`."""
+    timing_flags(parser, call_seconds=2.0)
+    parser.add_argument("--against", choices=["torch"], help="time PyTorch's DataLoader with Pillow, too, in turn")
+    parser.add_argument("--workers", type=count, default=2, help="processes of the DataLoader (2)")
+    parser.add_argument("--ready_seconds", type=seconds, default=120.0, help="a part may take to be compiled (120)")
+    parser.add_argument("--photographs", type=count, default=0, help="write so many of 500x375 and read these")
+    parser.add_argument("--batches", type=count, default=0, help="stream so many, and tell how memory grows")
 
 
 def scaling_flags(parser: Parser) -> None:
@@ -121,7 +132,7 @@ def settings_of(flags: argparse.Namespace) -> Any:
 
 
 def speed(arguments: Arguments, flags: argparse.Namespace) -> Measured:
-    """Measures and prints step, train, eval or input; returns what was measured."""
+    """Measures and prints step, train or eval; returns what was measured."""
     from convmixer_jax.benchmarks import report
     from convmixer_jax.benchmarks import speed as programs
 
@@ -130,10 +141,20 @@ def speed(arguments: Arguments, flags: argparse.Namespace) -> Measured:
         "step": lambda: programs.measure_step(config, settings),
         "train": lambda: programs.measure_train(config, settings),
         "eval": lambda: programs.measure_eval(config, settings),
-        "input": lambda: programs.measure_input(config, settings, arguments.data_dir),
     }
     measured = measure[flags.benchmark]()
     print("\n".join(report.speed_table(measured)))
+    return measured
+
+
+def whole_input(arguments: Arguments, flags: argparse.Namespace) -> Measured:
+    """Measures and prints the input, whole and by its parts; returns what was measured."""
+    from convmixer_jax.benchmarks.input_speed import input_table, measure_input, photographs
+
+    with photographs(arguments.config, flags.photographs) as config:
+        more = {"workers": flags.workers, "batches": flags.batches}
+        measured = measure_input(config, settings_of(flags), arguments.data_dir, **more)
+    print("\n".join(input_table(measured)))
     return measured
 
 
@@ -215,7 +236,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "step": Benchmark("the update on a fixed batch", against_flags, speed),
     "train": Benchmark("the update with gathering and augmentation, and its share of `step`", timing_flags, speed),
     "eval": Benchmark("the evaluation of a fixed batch", against_flags, speed),
-    "input": Benchmark("batches of config.input alone, from the real data", timing_flags, speed),
+    "input": Benchmark("the input from the real data, whole and by its parts", input_flags, whole_input),
     "startup": Benchmark("seconds from the command to the first update", repetition_flags, startup),
     "scaling": Benchmark("the update over batch size, depth and kernel size", scaling_flags, scaling, leave_picture),
     "ops": Benchmark(

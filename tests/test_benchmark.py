@@ -10,7 +10,7 @@ import pytest
 
 from convmixer_jax import benchmark
 from convmixer_jax.augment.operations import OPERATIONS
-from convmixer_jax.benchmarks import augmentation, scaling, speed, startup
+from convmixer_jax.benchmarks import augmentation, input_speed, scaling, speed, startup
 from convmixer_jax.benchmarks.augmentation import operation_values, photographs, rows_of
 from convmixer_jax.benchmarks.pillow_pool import PillowPool, draw_box, has_counterpart
 from convmixer_jax.config import get_base
@@ -200,14 +200,26 @@ def test_every_benchmark_tells_its_flags(name, capsys):
     assert "--json" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["step", "train", "eval", "input"])
+@pytest.mark.parametrize("name", ["step", "train", "eval"])
 def test_programs_are_measured_by_their_names(name, capsys, elsewhere, monkeypatch):
-    def measure(config, settings, *data_dir):
+    def measure(config, settings):
         raise UserError(f"{name} {config.dataset} {settings.repetitions} {settings.call_seconds} {settings.allocator}")
 
     monkeypatch.setattr(speed, f"measure_{name}", measure)
     assert benchmark.main([name, *DIGITS, "--call_seconds=0.25", "--allocator=default"]) == 2
     assert capsys.readouterr().err == f"error: {name} digits 7 0.25 default\n"
+
+
+def test_the_input_is_measured_as_asked(capsys, elsewhere, monkeypatch, tmp_path):
+    def measure(config, settings, data_dir, **more):
+        raise UserError(f"{config.dataset} {settings.against} {settings.call_seconds:g} {data_dir.name} {more}")
+
+    monkeypatch.setattr(input_speed, "measure_input", measure)
+    flags = ["--against", "torch", "--workers=3", "--batches=7", "--data_dir", str(tmp_path / "there")]
+    assert benchmark.main(["input", *DIGITS, *flags]) == 2
+    assert capsys.readouterr().err == "error: digits torch 2 there {'workers': 3, 'batches': 7}\n"
+    assert benchmark.main(["input", *DIGITS, "--photographs=2"]) == 2
+    assert capsys.readouterr().err.startswith("error: folder:")
 
 
 def test_start_up_is_told(capsys, elsewhere, monkeypatch):

@@ -19,8 +19,8 @@ from convmixer_jax.benchmarks.ours import build_step
 from convmixer_jax.benchmarks.speed import Settings, Sides
 from convmixer_jax.config import to_plain
 from convmixer_jax.config_rules import COMPUTE_DTYPES, check
-from convmixer_jax.data.datasets import DATASETS, Dataset
-from convmixer_jax.errors import UserError, lookup
+from convmixer_jax.data.datasets import Dataset, named_dataset
+from convmixer_jax.errors import UserError
 from convmixer_jax.measuring.machine import describe_processor
 from convmixer_jax.models.variants import beyond_fast_ops
 from convmixer_jax.ops.choice import OPS, REFERENCE, lacks, ops_case
@@ -33,7 +33,7 @@ FAR = 3.0
 
 def fixed_dataset(config: ConfigDict, settings: Settings) -> Dataset:
     """Returns the data set with the images that are measured."""
-    return settings.fixed.of(lookup(DATASETS, config.dataset, "config.dataset"))
+    return settings.fixed.of(named_dataset(config.dataset, "config.dataset"))
 
 
 def note_of(name: str, config: ConfigDict, settings: Settings, platform: str | None) -> str | None:

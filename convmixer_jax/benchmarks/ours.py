@@ -9,7 +9,6 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,11 +19,10 @@ from ml_collections import ConfigDict
 
 from convmixer_jax.benchmarks.work import Shape, multiply_adds
 from convmixer_jax.commands import start_jax
-from convmixer_jax.data.datasets import DATASETS, Dataset, open_split, split_sizes
+from convmixer_jax.data.datasets import Dataset, named_dataset, split_sizes
 from convmixer_jax.data.examples import Examples
 from convmixer_jax.data.inputs import TrainInput
 from convmixer_jax.data.placing import put
-from convmixer_jax.errors import lookup
 from convmixer_jax.ops.choice import REFERENCE
 from convmixer_jax.runs import provenance
 from convmixer_jax.runs.memory import device_peak_bytes
@@ -76,14 +74,14 @@ def work_shape(config: ConfigDict, dataset: Dataset) -> Shape:
     return Shape(*sizes, dataset.num_classes, dataset.image_shape)
 
 
-def assembled(config: ConfigDict, fixed: FixedBatch | None) -> Experiment:
-    """Returns the run; with `fixed`, see `on_fixed_batch`.
+def assembled(config: ConfigDict, fixed: FixedBatch | None, dataset: Dataset | None = None) -> Experiment:
+    """Returns the run; with `fixed`, see `on_fixed_batch`. dataset: see `assemble`.
 
     The compilation cache is off: the time of a compilation is measured.
     """
     start_jax(compilation_cache=False)
     if fixed is None:
-        return assemble(config)
+        return assemble(config, dataset)
     return on_fixed_batch(config, fixed, make_mesh(config.devices, config.fsdp_devices))
 
 
@@ -97,7 +95,7 @@ def on_fixed_batch(config: ConfigDict, fixed: FixedBatch, mesh: Mesh) -> Experim
     own = config.copy_and_resolve_references()
     own.model.patch_size, own.model.kernel_size, own.model.ops = 1, 1, REFERENCE
     own.devices = own.fsdp_devices = 1
-    sizes = split_sizes(lookup(DATASETS, config.dataset, "config.dataset"), config.val_fraction, config.train_examples)
+    sizes = split_sizes(named_dataset(config.dataset, "config.dataset"), config.val_fraction, config.train_examples)
     own.batch_size = min(config.batch_size, sizes["train"] or 1)
     experiment = assemble(own, training=False)
     dataset, stacks = fixed.of(experiment.dataset), experiment.inputs.stack
@@ -252,17 +250,6 @@ def build_eval(config: ConfigDict, fixed: FixedBatch) -> OurSide:
     given: tuple[Any, ...] = (variables["params"], variables["batch_stats"], batch, {})
     step, facts = compile_timed(experiment.eval_step, size // experiment.mesh.size, *given)
     return OurSide(lambda count: step(*given), size, _facts(experiment, "inference") | facts)
-
-
-def build_input(config: ConfigDict, data_dir: Path) -> OurSide:
-    """Returns config.input alone: reading, decoding and sending batches, or their indices, to the devices."""
-    experiment = assembled(config, None)
-    examples = open_split(experiment.dataset, "train", data_dir, config.val_fraction, config.train_examples)
-    whole, split = replicated(experiment.mesh), over_data(experiment.mesh)
-    source = experiment.inputs.train(examples, whole, split, config.seed, config.batch_size)
-    numbers = iter(range(np.iinfo(np.int64).max))
-    facts = {"platform": jax.devices()[0].platform, "provenance": provenance.describe()}
-    return OurSide(lambda count: source.batch(next(numbers)), config.batch_size, facts)
 
 
 def build_product(dtype: str) -> OurSide:

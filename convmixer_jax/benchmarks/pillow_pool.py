@@ -110,7 +110,8 @@ def has_counterpart(name: str, settings: Mapping[str, Any]) -> bool:
     return name in COUNTERPARTS and COUNTERPARTS[name].does(settings)
 
 
-def _apply(rng: np.random.Generator, image: Image.Image, step: Step) -> Image.Image:
+def apply_step(rng: np.random.Generator, image: Image.Image, step: Step) -> Image.Image:
+    """Returns the image after one step."""
     name, settings = step
     if name.startswith("op:"):
         return apply_with_pillow(image, name.removeprefix("op:"), **settings)
@@ -131,7 +132,7 @@ def _run_part(part: slice, steps: Sequence[Step], seed: int, statistics: Statist
     for pixels in _images[part]:
         image = Image.fromarray(pixels)
         for step in steps:
-            image = _apply(rng, image, step)
+            image = apply_step(rng, image, step)
         done.append(np.asarray(image))
     # As ToTensor and Normalize: float32, four times the bytes that come back, as loaders have it.
     scaled = np.stack(done).astype(np.float32) / 255

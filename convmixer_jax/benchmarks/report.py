@@ -53,13 +53,18 @@ def machine_lines(measured: dict[str, Any]) -> list[str]:
     ]
 
 
-def speed_table(measured: dict[str, Any]) -> list[str]:
-    """Returns the lines for what the functions of speed.py return."""
+def side_lines(measured: dict[str, Any]) -> list[str]:
+    """Returns the heading and one line for each side."""
     rows = measured["rows"]
     width = max(len(row["name"]) for row in rows)
     heads = f"{'images/s':>9}  {'quartiles':>17}  {'ours over':>9}  {'of product':>10}  {'compile':>8}"
-    lines = [f"{measured['benchmark']:<{width}}  {heads}  {'host':>9}  {'device':>9}"]
-    lines += [row_line(row, width) for row in rows]
+    heading = f"{measured['benchmark']:<{width}}  {heads}  {'host':>9}  {'device':>9}"
+    return [heading, *(row_line(row, width) for row in rows)]
+
+
+def speed_table(measured: dict[str, Any]) -> list[str]:
+    """Returns the lines for what the functions of speed.py return."""
+    lines = side_lines(measured)
     if "train_over_step" in measured:
         lines.append(f"train over step: {measured['train_over_step']:.2f}")
     against = measured.get("against")

@@ -9,12 +9,11 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from convmixer_jax.benchmarks.ours import FixedBatch, build_eval, build_input, build_product, build_step, build_train
+from convmixer_jax.benchmarks.ours import FixedBatch, build_eval, build_product, build_step, build_train
 from convmixer_jax.benchmarks.torch_side import MODES, build_torch, check_comparable
 from convmixer_jax.benchmarks.workers import Build, UnavailableError, Worker
 from convmixer_jax.config import to_plain
@@ -204,11 +203,3 @@ def measure_train(config: ConfigDict, settings: Settings) -> dict[str, Any]:
         step.pop("provenance")
         rest |= {"train_over_step": train["images_per_sec"] / step["images_per_sec"]}
         return finished("train", config, sides, flops_per_image=train["flops_per_image"], **rest)
-
-
-def measure_input(config: ConfigDict, settings: Settings, data_dir: Path) -> dict[str, Any]:
-    """Returns images per second of config.input alone, on the real data in data_dir."""
-    with Sides(settings) as sides:
-        sides.add("input", build_input, config, data_dir)
-        sides.measure()
-        return finished("input", config, sides)

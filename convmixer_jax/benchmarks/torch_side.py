@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from convmixer_jax.benchmarks.ours import FixedBatch, eval_size, random_batch
 from convmixer_jax.benchmarks.workers import UnavailableError
-from convmixer_jax.data.datasets import DATASETS
+from convmixer_jax.data.datasets import named_dataset
 from convmixer_jax.errors import UserError, lookup
 from convmixer_jax.measuring.machine import usable_cores
 
@@ -32,6 +32,7 @@ DEVICES = {"cpu": "cpu", "gpu": "cuda"}  # by JAX's name of the platform
 # What the update here can do; other values have no counterpart in it.
 COMPARABLE: dict[str, Any] = {
     "model.variant": "convmixer",
+    "model.bn_group_size": 0,
     "model.drop_path": 0.0,
     "model.head_dropout": 0.0,
     "optimizer.name": "adamw",
@@ -61,10 +62,15 @@ MODES: dict[str, Mode] = {
 }
 
 
-def check_comparable(config: ConfigDict) -> None:
-    """Raises UserError where PyTorch is missing, or where its update would not do what the config says."""
+def check_installed() -> None:
+    """Raises UserError where PyTorch is missing."""
     if importlib.util.find_spec("torch") is None:
         raise UserError("--against torch: PyTorch is not installed; pip install -r requirements-test.txt brings it")
+
+
+def check_comparable(config: ConfigDict) -> None:
+    """Raises UserError where PyTorch is missing, or where its update would not do what the config says."""
+    check_installed()
     for name, value in COMPARABLE.items():
         found = functools.reduce(operator.getitem, name.split("."), config)
         if found != value:
@@ -162,7 +168,7 @@ def build_torch(config: ConfigDict, fixed: FixedBatch, mode_name: str, training:
     mode = lookup(MODES, mode_name, "--modes")
     device = lookup(DEVICES, platform, "--against torch: the platform")
     prepare_torch(device)
-    dataset = fixed.of(DATASETS[config.dataset])
+    dataset = fixed.of(named_dataset(config.dataset, "config.dataset"))
     sizes = {name: config.model[name] for name in ("dim", "depth", "patch_size", "kernel_size")}
     model: Any = ConvMixer(
         channels=dataset.image_shape[-1],

@@ -6,12 +6,15 @@
         print(timing.rate(ours.images))
 
 A process each, so that memory can be told apart, no side's threads or caches serve another, and all have the same
-allocator. `build` is a module's function: the process imports that module and what it needs.
+allocator. Between its calls it is stopped, with every process that it started: what makes batches ahead of time would
+else go on, take the processors from the side that is timed, and be given its own first batches.
+`build` is a module's function: the process imports that module and what it needs.
 """
 
 import contextlib
 import multiprocessing
 import os
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,12 +32,15 @@ ALLOCATORS: dict[str, dict[str, str]] = {
     "huge_pages": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
     "default": {},
 }
+# Batches in a run of a side that makes them ahead of time: several times as many as it has ready, for these come at
+# once, and of a run that took them alone the time would say nothing.
+IN_A_RUN = 16
 # Several processes share an accelerator: none may take all of its memory at once.
 SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 class Side(Protocol):
-    """What a process measures. images: in `run(1)`. facts: plain values that are known before it runs."""
+    """What a process measures. images: in `run(1)`. facts: plain values, known before it runs or found meanwhile."""
 
     images: int
     facts: dict[str, Any]
@@ -68,19 +74,32 @@ def _variables(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def _calibrated(side: Side, call_seconds: float) -> int:
+    """Warms the side up; returns how often it runs in about `call_seconds`, at least once."""
+    side.run(1)
+    count, seconds = 0, 0.0
+    while seconds < call_seconds / 2:  # what was made ahead of time comes at once, and soon runs out
+        count = 2 * count or 1
+        began = time.perf_counter()
+        side.run(count)
+        seconds = time.perf_counter() - began
+    return max(1, round(count * call_seconds / seconds))
+
+
 def _serve(connection: Connection, build: Build, arguments: tuple[Any, ...], call_seconds: float) -> None:
     """Builds and warms up a side, then runs it whenever it is told to; what goes wrong is told, too."""
+    os.setpgrp()  # with all that it starts
     try:
         side = build(*arguments)
-        side.run(1)
-        began = time.perf_counter()
-        side.run(1)
-        count = max(1, round(call_seconds / (time.perf_counter() - began)))
+        count = _calibrated(side, call_seconds)
         connection.send(("ready", {"count": count, "images": count * side.images, "facts": side.facts}))
         while connection.recv() == "run":
             side.run(count)
             connection.send(("done", None))
-        connection.send(("peaks", {"host": host_peak_bytes(), "device": side.device_peak_bytes()}))
+        peaks = {"host": host_peak_bytes(), "device": side.device_peak_bytes()}
+        facts = side.facts
+        del side  # and its own processes and semaphores, in good order, before this one is ended
+        connection.send(("peaks", {"peaks": peaks, "facts": facts}))
     except UserError as error:
         connection.send(("mistake", str(error)))
     except UnavailableError as error:
@@ -107,7 +126,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")  # a fork of a process with JAX's threads may hang
         self._connection, theirs = context.Pipe()
         serving = (theirs, build, arguments, call_seconds)
-        self._process = context.Process(target=_serve, args=serving, daemon=True)
+        self._process = context.Process(target=_serve, args=serving)  # no daemon, which may start none of its own
         with _variables(SHARED | lookup(ALLOCATORS, allocator, "--allocator")):
             self._process.start()
         theirs.close()  # so that the end of the process is noticed
@@ -140,18 +159,36 @@ class Worker:
         if not self._connection.poll(seconds):
             raise UnavailableError(f"not ready after {seconds:g} s")
         answer = self._receive()
+        self._signal(signal.SIGSTOP)
         self.count, self.images, self.facts = answer["count"], answer["images"], answer["facts"]
 
     def call(self) -> None:
         """Lets the side make its updates and waits for them; raises UnavailableError where it is lost by it."""
+        self._signal(signal.SIGCONT)
         self._receive("run")
+        self._signal(signal.SIGSTOP)
 
     def peaks(self) -> dict[str, int | None]:
-        """Ends the side; returns the most bytes that it used: host, and device where the platform tells."""
-        return self._receive("end")
+        """Ends the side; returns the most bytes that it used: host, and device where the platform tells.
+
+        `facts` holds what it found out while it ran, too.
+        """
+        self._signal(signal.SIGCONT)
+        answer = self._receive("end")
+        self.facts = answer["facts"]
+        peaks: dict[str, int | None] = answer["peaks"]
+        return peaks
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the process and those that it started."""
+        if self._process.pid:
+            with contextlib.suppress(ProcessLookupError):  # it is lost: the next answer tells
+                os.killpg(self._process.pid, number)
 
     def close(self) -> None:
-        """Ends the process, whatever it does."""
-        self._process.terminate()
+        """Ends the process and those that it started, whatever they do."""
+        self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)  # who is stopped takes no notice before
+        self._process.terminate()  # one that is only being started leads no others yet
         self._process.join()
         self._connection.close()

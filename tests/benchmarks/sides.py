@@ -4,6 +4,7 @@ A worker's process imports this file, so that JAX is not imported here.
 """
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import time
@@ -49,13 +50,35 @@ def build_killed() -> Sleeper:
     return Sleeper()
 
 
+class Ahead(Sleeper):
+    """Counts in a process of its own, a thousand times a second, as what prepares batches ahead does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        fork = multiprocessing.get_context("fork")  # at once
+        self.counted = fork.Value("q", 0)
+        self.counter = fork.Process(target=count_up, args=(self.counted,), daemon=True)
+        self.counter.start()
+        self.facts |= {"counter": self.counter.pid}
+
+    def run(self, count: int) -> None:
+        super().run(count)
+        self.facts["counted"] = self.counted.value
+
+
+def count_up(counted: Any) -> None:
+    while True:
+        time.sleep(0.001)
+        counted.value += 1
+
+
 def build_slow() -> Sleeper:
     time.sleep(60)
     return Sleeper()
 
 
 class Full(Sleeper):
-    """Has not enough memory in its first call, which is the third time that it runs."""
+    """Has not enough memory in its first call, which is the third time that it runs where calls are short."""
 
     def __init__(self) -> None:
         super().__init__()

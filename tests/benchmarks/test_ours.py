@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from convmixer_jax.benchmarks import ours
-from convmixer_jax.benchmarks.ours import FixedBatch, OurSide, build_eval, build_input, build_product, build_train
+from convmixer_jax.benchmarks.ours import FixedBatch, OurSide, build_eval, build_product, build_train
 from convmixer_jax.data.datasets import DATASETS
 from convmixer_jax.errors import UserError
 from tests.benchmarks.sides import small_config
@@ -66,15 +66,6 @@ def test_a_fixed_batch_may_be_larger_than_the_split():
     assert ours.assembled(config, FixedBatch(0, 0)).sizes["train"] == 61
     with pytest.raises(UserError, match="config.batch_size is 64: the training split has 61"):
         build_train(config)
-
-
-def test_the_input_gives_the_runs_batches(tmp_path):
-    config = small_config()
-    config.dataset, config.augment.order = "digits", ()
-    side = build_input(config, tmp_path)
-    first, second = side.hand_over(1), side.hand_over(1)
-    assert first["index"].shape == (6,)
-    assert (first["index"] != second["index"]).any()
 
 
 def test_a_product_has_its_operations(monkeypatch):

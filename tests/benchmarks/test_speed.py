@@ -10,7 +10,7 @@ from convmixer_jax.benchmarks import scaling
 from convmixer_jax.benchmarks.ours import FixedBatch, build_eval, build_step, build_train
 from convmixer_jax.benchmarks.report import significant, speed_table
 from convmixer_jax.benchmarks.scaling import check_picture, draw, measure_scaling, scaling_table
-from convmixer_jax.benchmarks.speed import Settings, measure_eval, measure_input, measure_step, measure_train
+from convmixer_jax.benchmarks.speed import Settings, measure_eval, measure_step, measure_train
 from convmixer_jax.benchmarks.torch_side import MODES
 from convmixer_jax.errors import UserError
 from tests.benchmarks.sides import Pretended, pretending, small_config, squeezed
@@ -22,7 +22,6 @@ SIDES: dict[str, tuple[float | None, dict[str, Any]]] = {
     "ours": (0.010, OURS | {"provenance": WHERE}),
     "train": (0.020, OURS | {"provenance": WHERE}),
     "step": (0.010, OURS | {"provenance": WHERE}),
-    "input": (0.001, {"provenance": WHERE}),
     "product": (0.010, {"flops": 10**9}),
     "torch eager-nchw-float32": (0.040, {"dtype": "float32", "version": "9.9"}),
     "torch eager-nhwc-float32": (0.020, {"dtype": "float32", "version": "9.9"}),
@@ -106,12 +105,6 @@ def test_evaluation_is_of_one_pass():
     assert theirs.arguments[3] is False  # not training
     assert config.eval_flip
     assert measured["eval_images_per_sec"] == pytest.approx(10_000)
-
-
-def test_input_is_measured_alone(tmp_path):
-    measured = measure_input(small_config(), settings(), tmp_path)
-    assert measured["input_images_per_sec"] == pytest.approx(100_000)
-    assert squeezed(speed_table(measured)[1]) == "input 100,000 100,000 - 100,000 - - - 2.00 GB -"
 
 
 def test_what_cannot_be_compared_is_refused_at_once(monkeypatch):

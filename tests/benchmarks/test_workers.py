@@ -4,6 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -59,12 +60,47 @@ def test_what_goes_wrong_is_told(build, kind, told):
     (sides.Killed, "ended with code -9"),
 ])  # fmt: skip
 def test_a_side_that_is_lost_in_a_call_is_not_available(build, told):
-    with working(build) as worker:
+    with working(build, call_seconds=0.001) as worker:
         worker.wait_until_ready()
         with pytest.raises(UnavailableError, match=told):
             worker.call()
         with pytest.raises(UnavailableError, match="its process ended with code"):
             worker.call()
+
+
+def state(process: int) -> str:
+    """Returns the letter that Linux tells of a process, "X" of one that has ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "X"
+
+
+def wait_for(process: int, states: str) -> None:
+    """Waits until Linux tells one of these letters of the process."""
+    deadline = time.monotonic() + 30
+    while state(process) not in states:
+        assert time.monotonic() < deadline, state(process)
+        time.sleep(0.001)
+
+
+def test_a_side_stands_still_between_its_calls():
+    with working(sides.Ahead) as worker:
+        worker.wait_until_ready()
+        started = worker.facts["counter"]
+        wait_for(worker.facts["process"], "T")
+        wait_for(started, "T")
+        worker.call()
+        wait_for(started, "T")
+        worker.peaks()
+        assert worker.facts["counted"] > 0  # which it found out while it ran
+    wait_for(started, "XZ")
+
+
+def test_what_a_side_started_ends_with_it():
+    with working(sides.Ahead) as worker:
+        worker.wait_until_ready()
+    wait_for(worker.facts["counter"], "XZ")
 
 
 def test_waiting_has_an_end():
