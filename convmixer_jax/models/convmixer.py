@@ -75,6 +75,7 @@ class ConvMixer(nn.Module):
     initializer: str = "pytorch"
     norm_momentum: float = 0.1
     norm_epsilon: float = 1e-5
+    bn_group_size: int = 0  # consecutive examples of a training batch that share statistics; 0 = all
     drop_path: float = 0.0  # share of examples whose residual branch is left out in the last block; linear in depth
     head_dropout: float = 0.0  # share of the pooled features set to zero before the head
     head: str = "linear"  # a row of HEADS
@@ -108,7 +109,7 @@ class ConvMixer(nn.Module):
 
     def layers(self) -> Layers:
         """Returns the layers with the model's settings."""
-        norm = (self.norm, self.norm_momentum, self.norm_epsilon)
+        norm = (self.norm, self.norm_momentum, self.norm_epsilon, self.bn_group_size)
         return Layers(self.activation, self.initializer, *norm, dtype=self.dtype, param_dtype=self.param_dtype)
 
     def features(self, images: jax.Array, train: bool) -> jax.Array:
@@ -136,7 +137,7 @@ class ConvMixer(nn.Module):
         """Returns the pooled features [B, dim] by other operations, of the same variables, and updates statistics."""
         params, statistics = (self.variables[kind] for kind in ("params", "batch_stats"))
         settings = Settings(ACTIVATIONS[self.activation], self.norm_epsilon)
-        trunk = Trunk(layout, settings, self.dtype, self.remat, self.mesh)
+        trunk = Trunk(layout, settings, self.dtype, self.remat, self.mesh, self.bn_group_size)
         names = norm_names(self.depth)
         running = [Moments(statistics[name]["mean"], statistics[name]["var"]) for name in names]
         if not train:
@@ -144,7 +145,11 @@ class ConvMixer(nn.Module):
         keep = self.kept_branches(len(images)) if self.drop_path else None
         features, moments = trunk(trunk_params(params, self.depth), images, None, keep)
         if self.is_mutable_collection("batch_stats"):
-            positions = len(images) * (images.shape[1] // self.patch_size) * (images.shape[2] // self.patch_size)
+            positions = (
+                (self.bn_group_size or len(images))
+                * (images.shape[1] // self.patch_size)
+                * (images.shape[2] // self.patch_size)
+            )
             for name, old, new in zip(names, running, moments, strict=True):
                 updated = updated_statistics(old.mean, old.var, new.mean, new.var, positions, self.norm_momentum)
                 # Each in its norm's place, though no norm was called: whatever runs, the variables are the same.

@@ -50,6 +50,7 @@ class Layers:
     norm: str = "batch"
     norm_momentum: float = 0.1
     norm_epsilon: float = 1e-5
+    bn_group_size: int = 0
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
@@ -114,6 +115,7 @@ class Layers:
             name=name,
             momentum=self.norm_momentum,
             epsilon=self.norm_epsilon,
+            group_size=self.bn_group_size,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )

@@ -77,6 +77,7 @@ class Staged(nn.Module):
     norm: str = "batch"
     norm_momentum: float = 0.1
     norm_epsilon: float = 1e-5
+    bn_group_size: int = 0
     layer_scale: float = 0.0
     drop_path: float = 0.0
     head: str = "linear"
@@ -104,7 +105,7 @@ class Staged(nn.Module):
 
     def layers(self) -> Layers:
         """Returns the layers with the model's settings."""
-        norm = (self.norm, self.norm_momentum, self.norm_epsilon)
+        norm = (self.norm, self.norm_momentum, self.norm_epsilon, self.bn_group_size)
         return Layers(self.activation, self.initializer, *norm, dtype=self.dtype, param_dtype=self.param_dtype)
 
     def down(self, x: jax.Array, stage: int, train: bool) -> jax.Array:

@@ -143,7 +143,7 @@ class ChannelMajor:
 
     def channels(self, vector: jax.Array) -> jax.Array:
         """See Layout."""
-        return vector[:, None, None, None]
+        return vector[:, None, None, None] if vector.ndim == 1 else vector[:, None, None]
 
     def examples(self, vector: jax.Array) -> jax.Array:
         """See Layout."""
@@ -158,11 +158,11 @@ class ChannelMajor:
         row, column = x.shape[1] // 2, x.shape[2] // 2
         return x[:, row : row + 1, column : column + 1]
 
-    def sums(self, values: list[jax.Array]) -> list[jax.Array]:
+    def sums(self, values: list[jax.Array], each_example: bool = False) -> list[jax.Array]:
         """See Layout."""
         values = [wide(value) for value in values]
         zeros = [jnp.zeros((), value.dtype) for value in values]
-        over = tuple(range(1, values[0].ndim))
+        over = tuple(range(1, values[0].ndim - each_example))
         return list(lax.reduce(values, zeros, lambda a, b: [x + y for x, y in zip(a, b, strict=True)], over))
 
     def store(self, x: jax.Array, after: jax.Array) -> jax.Array:

@@ -66,7 +66,7 @@ class ChannelsLast:
 
     def channels(self, vector: jax.Array) -> jax.Array:
         """See Layout."""
-        return vector
+        return vector if vector.ndim == 1 else vector.T[:, None, None]
 
     def examples(self, vector: jax.Array) -> jax.Array:
         """See Layout."""
@@ -81,8 +81,10 @@ class ChannelsLast:
         row, column = x.shape[1] // 2, x.shape[2] // 2
         return x[:, row : row + 1, column : column + 1]
 
-    def sums(self, values: list[jax.Array]) -> list[jax.Array]:
+    def sums(self, values: list[jax.Array], each_example: bool = False) -> list[jax.Array]:
         """See Layout; the compiler makes one pass of them."""
+        if each_example:
+            return [wide(value).sum((1, 2)).T for value in values]
         return [wide(value).sum(ALL_BUT_CHANNELS) for value in values]
 
     def store(self, x: jax.Array, after: jax.Array) -> jax.Array:

@@ -6,7 +6,8 @@
 
 Over several devices it runs under `jax.shard_map`: the compiler's own partitioner cannot split an axis that is merged
 of examples and positions, nor a Pallas call, and would gather the whole batch on each device. Sums over examples,
-those of BatchNorm and of gradients, are all that crosses between devices.
+those of BatchNorm and of gradients, are all that crosses between devices; where groups of examples within a device
+have their own statistics, BatchNorm sends their averages alone, once and after everything else.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from flax.typing import Dtype
 from jax.sharding import Mesh, PartitionSpec
 
 from convmixer_jax.ops.layout import Layout
+from convmixer_jax.ops.sharing import share
 from convmixer_jax.ops.spatial import Moments, Norm, Settings, SpatialParams, pooled_features, product, spatial
 
 
@@ -41,7 +43,8 @@ class Trunk:
     """How to compute it.
 
     dtype: of maps. remat: keep one map per block for the backward pass and compute the others again. mesh: over all
-    of whose axes the batch is split; None: one device.
+    of whose axes the batch is split; None: one device. group_size: consecutive examples of a training batch that share
+    statistics; 0: all.
     """
 
     layout: Layout
@@ -49,20 +52,24 @@ class Trunk:
     dtype: Dtype
     remat: bool
     mesh: Mesh | None
+    group_size: int = 0
 
     def __call__(
         self, params: TrunkParams, images: jax.Array, given: list[Moments] | None, keep: jax.Array | None
     ) -> tuple[jax.Array, list[Moments]]:
-        """Returns features [B, C], float32, and the moments of every norm in the order of the network.
+        """Returns features [B, C], float32, and the moments [C] of every norm in the order of the network.
 
         images: [B, H, W, c]. given: moments to normalise with, an evaluation's, which has no gradient; None: the
-        batch's own. keep: [depth, B], what each example's residual branch is multiplied with; None: 1.
+        batch's own, of which the mean over groups comes back. keep: [depth, B], what each example's residual branch is
+        multiplied with; None: 1.
         """
+        sharing = share(len(images), 0 if given else self.group_size, self.mesh)
+        local = dataclasses.replace(self, settings=dataclasses.replace(self.settings, sharing=sharing))
         if self.mesh is None or self.mesh.size == 1:
-            return self.on_device(params, images, given, keep)
+            return local.on_device(params, images, given, keep)
         axes = self.mesh.axis_names
-        settings = dataclasses.replace(self.settings, axes=axes)
-        local = dataclasses.replace(self, layout=self.layout.across_devices(), settings=settings)
+        if sharing.together > 1:
+            local = dataclasses.replace(local, layout=self.layout.across_devices())
         whole, split = PartitionSpec(), PartitionSpec(axes)
         over_devices = jax.shard_map(
             local.on_device,
@@ -97,4 +104,5 @@ class Trunk:
             moments += of_block
         last = given[-1] if given else None
         features, of_last = pooled_features(v, params.entries[-1], last, self.layout, self.settings)
-        return self.layout.examples_first(features), [*moments, of_last]
+        moments = [*moments, of_last]
+        return self.layout.examples_first(features), moments if given else self.settings.sharing.average(moments)

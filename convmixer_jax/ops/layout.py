@@ -51,7 +51,7 @@ class Layout(Protocol):
         """Returns a depthwise kernel [k, k, 1, C] in the layout's own order of axes."""
 
     def channels(self, vector: jax.Array) -> jax.Array:
-        """Returns [C] so that it broadcasts against a map."""
+        """Returns [C], or [C, B] that differs between examples, so that it broadcasts against a map."""
 
     def examples(self, vector: jax.Array) -> jax.Array:
         """Returns [B] so that it broadcasts against a map."""
@@ -62,8 +62,11 @@ class Layout(Protocol):
     def sample(self, x: jax.Array) -> jax.Array:
         """Returns one position of all examples of a map, on which sums cost next to nothing."""
 
-    def sums(self, values: list[jax.Array]) -> list[jax.Array]:
-        """Returns the sum of each map over all but channels, [C], in one pass over what they share."""
+    def sums(self, values: list[jax.Array], each_example: bool = False) -> list[jax.Array]:
+        """Returns the sum of each map over all but channels, [C], in one pass over what they share.
+
+        each_example: over height and width alone, [C, B].
+        """
 
     def store(self, x: jax.Array, after: jax.Array) -> jax.Array:
         """Returns x, in memory from here on: what uses it does not compute it again. after: any float array."""

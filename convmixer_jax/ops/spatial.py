@@ -18,19 +18,19 @@ import jax.numpy as jnp
 
 from convmixer_jax.ops.activations import Activation, wide
 from convmixer_jax.ops.layout import Layout
+from convmixer_jax.ops.sharing import Sharing
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What is the same in every block of a model.
 
-    activation: see activations.py. epsilon: added to the variance. axes: the mesh axes, within `jax.shard_map`, that
-    split the batch; () where it is whole.
+    activation: see activations.py. epsilon: added to the variance. sharing: which examples share statistics.
     """
 
     activation: Activation
     epsilon: float
-    axes: tuple[str, ...] = ()
+    sharing: Sharing = dataclasses.field(default_factory=Sharing)
 
 
 class Norm(NamedTuple):
@@ -50,15 +50,13 @@ class SpatialParams(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Mean and biased variance of each channel over the global batch, float32 [C]."""
+    """Mean and biased variance of each channel over what shares statistics, float32 [C].
+
+    [C, B], those of each example, where a device's examples have different ones.
+    """
 
     mean: jax.Array
     var: jax.Array
-
-
-def total(local: Any, axes: tuple[str, ...]) -> Any:
-    """Returns the sums over all devices of `axes`."""
-    return jax.lax.psum(local, axes) if axes else local
 
 
 def moments_of(u: jax.Array, layout: Layout, settings: Settings) -> Moments:
@@ -68,14 +66,13 @@ def moments_of(u: jax.Array, layout: Layout, settings: Settings) -> Moments:
     sqrt(H W) deviations, its values being 1 / (H W) of all: so what E[(a - shift)^2] - E[a - shift]^2 cancels is at
     most a factor of H W, whatever the mean. Without a shift it would be the squared mean over the variance.
     """
-    act, axes = settings.activation.value, settings.axes
+    act, sharing = settings.activation.value, settings.sharing
     part = layout.sample(u)
-    devices = total(1, axes)
-    (shift,) = layout.sums([act(part, False)])
-    shift = total(shift, axes) / (layout.size(part) * devices)
+    (shift,) = sharing.total(sharing.sums([act(part, False)], layout))
+    shift = shift / sharing.count(part, layout)
     away = act(u, False) - layout.channels(shift)
-    count = layout.size(u) * devices
-    mean, square = (s / count for s in total(layout.sums([away, away * away]), axes))
+    count = sharing.count(u, layout)
+    mean, square = (s / count for s in sharing.total(sharing.sums([away, away * away], layout)))
     # NaN must stay NaN, and a variance is not below 0 by more than rounding.
     return Moments(mean + shift, jnp.maximum(square - mean * mean, 0))
 
@@ -84,9 +81,14 @@ def normalise(
     u: jax.Array, norm: Norm, moments: Moments, layout: Layout, settings: Settings, again: bool = False
 ) -> jax.Array:
     """Returns scale * (act(u) - mean) / sqrt(var + epsilon) + bias, float32. again: in the backward pass."""
-    factor = norm.scale * jax.lax.rsqrt(moments.var + settings.epsilon)
+    factor = scaled(jax.lax.rsqrt(moments.var + settings.epsilon), norm)
     centred = settings.activation.value(u, again) - layout.channels(moments.mean)
     return centred * layout.channels(factor) + layout.channels(norm.bias)
+
+
+def scaled(rstd: jax.Array, norm: Norm) -> jax.Array:
+    """Returns scale / std, of the shape of rstd: [C] or [C, B]."""
+    return (norm.scale * rstd.T).T
 
 
 def normalise_grads(
@@ -100,16 +102,17 @@ def normalise_grads(
     rstd = jax.lax.rsqrt(moments.var + settings.epsilon)
     value, slope = settings.activation.value_and_slope(u)
     centred = value - layout.channels(moments.mean)
-    own_grad, own_product = layout.sums([grad, grad * centred])
-    count = layout.size(u) * total(1, settings.axes)
-    of_grad, of_product = (s / count for s in total([own_grad, own_product], settings.axes))
-    factor = norm.scale * rstd
+    sharing = settings.sharing
+    own_grad, own_product = sharing.sums([grad, grad * centred], layout)
+    count = sharing.count(u, layout)
+    of_grad, of_product = (s / count for s in sharing.total([own_grad, own_product]))
+    factor = scaled(rstd, norm)
     value_grad = (
         layout.channels(factor) * grad
         - layout.channels(factor * of_grad)
         - layout.channels(factor * rstd * rstd * of_product) * centred
     )
-    return slope * value_grad, own_product * rstd, own_grad
+    return slope * value_grad, sharing.over_examples(own_product * rstd), sharing.over_examples(own_grad)
 
 
 def before_activation(v: jax.Array, norm: Norm, layout: Layout) -> jax.Array:

@@ -9,6 +9,7 @@ import pytest
 
 from convmixer_jax.models.batch_norm import BatchNorm
 from convmixer_jax.training.mesh import over_data, replicated
+from tests.training.steps import sent
 
 UNIT = 2.0**-24  # the largest relative rounding error of a float32
 AXES = (0, 1, 2)
@@ -67,6 +68,28 @@ def test_running_statistics_over_three_batches():
     # Fewer than 64 roundings of values that only add up.
     np.testing.assert_allclose(variables["batch_stats"]["mean"], mean, rtol=64 * UNIT)
     np.testing.assert_allclose(variables["batch_stats"]["var"], var, rtol=64 * UNIT)
+
+
+@pytest.mark.parametrize("group", [1, 2, 4, 16])
+def test_groups_are_normalised_alone_and_their_statistics_averaged(mesh, group):
+    # Two images on each of 8 devices: a group is half of them, all of them, those of two devices, those of all.
+    x = np.random.default_rng(6).normal(np.arange(16)[:, None, None, None], 1, (16, 2, 2, 3)).astype(np.float32)
+    variables = start(3)
+    whole, split = replicated(mesh(8)), over_data(mesh(8))
+    apply = functools.partial(BatchNorm(momentum=1.0, group_size=group).apply, train=True, mutable=["batch_stats"])
+    program = jax.jit(apply, in_shardings=(whole, split), out_shardings=(split, whole)).lower(variables, x).compile()
+    y, updated = program(*jax.device_put((variables, x), (whole, split)))
+
+    parts = x.reshape(-1, group, 2, 2, 3)
+    means, variances = zip(*map(statistics, parts), strict=True)
+    n = 4 * group
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], np.mean(means, 0), rtol=64 * UNIT)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], np.mean(variances, 0) * n / (n - 1), rtol=64 * UNIT)
+    expected = [normalise(*each, variables["params"]) for each in zip(parts, means, variances, strict=True)]
+    # Of values below 20, whose deviations may be a tenth of them.
+    np.testing.assert_allclose(y, np.concatenate(expected), rtol=0, atol=20 * 64 * UNIT * 10)
+    # Three means and variances, once, where no group spans devices.
+    assert sum(numbers for _, numbers in sent(program.as_text())) <= (6 if group <= 2 else 100)
 
 
 def test_initialisation_leaves_mean_zero_and_variance_one():

@@ -27,7 +27,7 @@ torch.set_num_threads(1)  # the tensors are tiny
 # formula shows at 1e-6 and above: the tanh form of GELU is the smallest.
 TOLERANCE = 1e-10
 MOMENTUM, EPSILON = 0.25, 1e-3  # not the defaults
-CLASSES, BATCH = 5, 3
+CLASSES, BATCH, GROUP = 5, 6, 3  # GROUP: examples that share statistics, in some cases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +56,12 @@ CASES = {
     "bottleneck, layer scale, representation": convmixer_case("representation", block="bottleneck", layer_scale=0.5),
     "layer norm": convmixer_case("linear", norm="layer"),
     "bn_dropout after fast operations": convmixer_case("bn_dropout", ops="channel_major"),
+    "groups, fast operations": convmixer_case("linear", ops="channel_major", bn_group_size=GROUP),
+    "groups, reference": convmixer_case("bn_dropout", block="bottleneck", bn_group_size=GROUP),
     # Sides of 20 and 10 are halved with one row before and two after, 5 with two before and two after.
     "staged": Case(
         Staged,  # with fewer blocks than report E's, see `_cheap`; all of them are in test_staged.py
-        {"dim": 8, "layer_scale": 1.0},
+        {"dim": 8, "layer_scale": 1.0, "bn_group_size": GROUP},
         20,
         functools.partial(torch_variants.staged, stages=(0, 1, 2, 2), head="linear"),
     ),
@@ -110,19 +112,32 @@ def ours(name: str) -> dict[str, Any]:
         return jax.device_get(jax.jit(both)(variables["params"]))
 
 
+def trained_by_torch(name: str, images: np.ndarray, variables: dict[str, Any]) -> dict[str, Any]:
+    """Returns logits, statistics and gradients of training."""
+    net = Net(variables, True, momentum=MOMENTUM, epsilon=EPSILON)
+    logits = CASES[name].reference(net, images)
+    gradients = net.gradients(loss_of(logits))
+    return {"logits": logits.detach().numpy(), "batch_stats": net.batch_stats(), "gradients": gradients}
+
+
 def theirs(name: str) -> dict[str, Any]:
-    """Returns what `ours` does, from PyTorch."""
+    """Returns what `ours` does, from PyTorch: each group goes through a network that sees no other."""
     images, variables = inputs(name)
-    nets = [Net(variables, train, momentum=MOMENTUM, epsilon=EPSILON) for train in (False, True)]
-    evaluated, logits = (CASES[name].reference(net, images) for net in nets)
-    gradients = nets[1].gradients(loss_of(logits))
-    found = {"evaluated": evaluated, "logits": logits}
-    found = {what: tensor.detach().numpy() for what, tensor in found.items()}
-    return found | {"batch_stats": nets[1].batch_stats(), "gradients": gradients}
+    evaluated = CASES[name].reference(Net(variables, False, momentum=MOMENTUM, epsilon=EPSILON), images)
+    size = CASES[name].settings.get("bn_group_size", BATCH)
+    groups = [trained_by_torch(name, images[first : first + size], variables) for first in range(0, BATCH, size)]
+    logits, statistics, gradients = ([group[what] for group in groups] for what in groups[0])
+    return {
+        "evaluated": evaluated.detach().numpy(),
+        "logits": np.concatenate(logits),
+        "batch_stats": jax.tree.map(lambda *of_groups: sum(of_groups) / len(groups), *statistics),
+        "gradients": jax.tree.map(lambda *of_groups: sum(of_groups), *gradients),
+    }
 
 
 # A shift of the pooled features that the head's BatchNorm takes away again: its gradient is zero but for rounding.
-NO_GRADIENT = {"bn_dropout after fast operations": "['gradients']['block_1_pointwise_norm']['bias']"}
+SHIFT = "['gradients']['block_1_pointwise_norm']['bias']"
+NO_GRADIENT = {"bn_dropout after fast operations": SHIFT, "groups, reference": SHIFT}
 
 
 @pytest.mark.parametrize("name", CASES)

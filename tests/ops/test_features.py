@@ -6,6 +6,7 @@ depthwise convolution does with every kernel size is in test_depthwise.py and te
 
 import dataclasses
 import functools
+from collections import Counter
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from flax import linen as nn
 
 from convmixer_jax.models.convmixer import ConvMixer
 from convmixer_jax.ops.choice import OPS, REFERENCE, Case, lacks
+from convmixer_jax.planning.program_text import read_collectives
 from convmixer_jax.training.mesh import make_mesh, over_data, replicated
 from tests.training.steps import leaves, random_variables, sent
 
@@ -27,7 +29,7 @@ KEY = functools.partial(jax.random.key, 3)
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model and its batch: kernel, patch, image size, examples, depth, activation, drop_path, remat."""
+    """A model and batch: kernel, patch, image, examples, depth, activation, drop_path, remat, examples in a group."""
 
     k: int
     p: int
@@ -37,6 +39,7 @@ class Model:
     activation: str = "gelu"
     drop_path: float = 0.0
     remat: bool = False
+    bn_group_size: int = 0
 
     def build(self, ops: str, dtype: str, mesh: Any = None) -> ConvMixer:
         return ConvMixer(
@@ -49,6 +52,7 @@ class Model:
             drop_path=self.drop_path,
             ops=ops,
             remat=self.remat,
+            bn_group_size=self.bn_group_size,
             mesh=mesh,
             dtype=dtype,
             param_dtype="float64" if dtype == "float64" else "float32",
@@ -61,6 +65,7 @@ MODELS = {
     "k4 p3, two blocks, dropped branches": Model(4, 3, (13, 11), 5, depth=2, drop_path=0.5),
     "k5, larger than the map, one image": Model(5, 3, (13, 10), 1),
     "k9 p2": Model(9, 2, (17, 11), 5),
+    "k4, two groups": Model(4, 2, (6, 7), 6, depth=2, bn_group_size=3),
     "k3, recomputed": Model(3, 2, (6, 7), 4, drop_path=0.3, remat=True),
 }
 # Of each array's largest value: what sums of a hundred terms lose that nearly cancel below each of three to five
@@ -72,6 +77,7 @@ ON_CPU = [name for name in OPS if name != REFERENCE and not lacks(name, Case("cp
 COMPARED = [
     *((name, "channel_major", "float64") for name in MODELS),
     *((FEW, ops, "float32") for ops in ON_CPU),
+    *(("k4, two groups", ops, "float32") for ops in ("channel_major", "shifted")),
 ]
 
 
@@ -241,3 +247,45 @@ def test_eight_devices_send_sums_alone_and_compute_the_same():
     assert {name for name, _ in sent(str(compiled.as_text()))} == {"all-reduce"}
     given = jax.device_put((variables, images, weights), (whole, split, split))
     assert_close(jax.device_get(compiled(*given)), jax.device_get(alone), TOLERANCES["float32"])
+
+
+# Four examples on each of 8 devices: two groups, one, and one over two devices.
+GROUPS = [(REFERENCE, 4), (REFERENCE, 8), *(("channel_major", group) for group in (2, 4, 8)), ("shifted", 2)]
+
+
+@pytest.mark.parametrize("ops, group", GROUPS)
+def test_groups_of_examples_sum_over_their_own_devices_alone(ops, group):
+    model, mesh = Model(4, 1, (3, 4), 32, drop_path=0.5, bn_group_size=group), make_mesh(8, 2)
+    images, weights = batch(model, "float32")
+    variables = variables_of(model, "float32")
+    whole, split = replicated(mesh), over_data(mesh)
+    program = jax.jit(
+        functools.partial(trained, model.build(ops, "float32", mesh)),
+        in_shardings=(whole, split, split),
+        out_shardings=(split, whole),
+    )
+    compiled = program.lower(variables, images, weights).compile()
+    sums = read_collectives(str(compiled.as_text()))
+    assert {each.kind for each in sums} == {"all-reduce"}
+    if group <= 4:
+        # Nothing but the gradients and, for the running statistics, the means over groups.
+        assert {each.group for each in sums} == {8}
+        assert sum(each.payload for each in sums) == sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
+    else:
+        assert max(Counter(each.group for each in sums).items(), key=lambda item: item[1])[0] == 2
+    given = jax.device_put((variables, images, weights), (whole, split, split))
+    alone = jax.jit(functools.partial(trained, model.build(REFERENCE, "float32")))(variables, images, weights)
+    assert_close(jax.device_get(compiled(*given)), jax.device_get(alone), TOLERANCES["float32"])
+
+
+def trained(module: ConvMixer, variables: dict[str, Any], images: Any, weights: Any) -> Any:
+    """Returns logits, then the new statistics and the gradients of the parameters; traced."""
+
+    def scalar(params: Any) -> Any:
+        given = variables | {"params": params}
+        rngs = {"dropout": KEY()}
+        logits, updated = module.apply(given, images, train=True, mutable=["batch_stats"], rngs=rngs)
+        return (logits * weights).sum(), (logits, updated["batch_stats"])
+
+    gradients, (logits, updated) = jax.grad(scalar, has_aux=True)(variables["params"])
+    return logits, (updated, gradients)
