@@ -1,4 +1,4 @@
-"""Checkpoints: the only file that knows Orbax.
+"""Checkpoints: saving them; reading.py, the only other file that knows Orbax, reads them.
 
     checkpoints = Checkpoints(workdir / "checkpoints", keep=2)
     checkpoints.save(step, tree, meta)      # starts an asynchronous write
@@ -6,54 +6,71 @@
     tree, meta = checkpoints.restore(step, abstract_tree)
 
 A checkpoint is a nested dict of arrays with string keys, and a small JSON object beside it. It is written into a
-temporary folder that is renamed when everything is in it.
+temporary folder that is renamed when everything is in it, and gets its manifest after that: what has one was written
+whole, and every read of it is compared with it.
 """
 
+import functools
+import itertools
 import logging
-from collections.abc import Iterable
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import preservation_policy
+from jax.experimental import multihost_utils
 
-from convmixer_jax.errors import UserError
+from convmixer_jax.runs import steps
+from convmixer_jax.runs.confirmation import Confirmation, Write
+from convmixer_jax.runs.manifest import host_parts, read_manifest, write_manifest
+from convmixer_jax.runs.memory import gigabytes
+from convmixer_jax.runs.reading import CheckpointReader, make_handler
+from convmixer_jax.runs.steps import BEST_METRIC, DAMAGED, DamagedError
 
-BEST_METRIC = "val_top1"
+# What a save may need beyond its arrays: metadata, and the file system's own.
+SPACE_MARGIN = 1.1
+SPACE_EXTRA = 16 * 2**20
+
+_saves = itertools.count()  # the same in all processes
 
 
-class Checkpoints:
-    """The newest `keep` checkpoints of a folder, and the best one where a validation score came with them."""
+def _fail(error: Exception) -> None:
+    raise error
+
+
+class Checkpoints(CheckpointReader):
+    """The newest `keep` checkpoints of a folder, and the best one where a validation score came with them.
+
+    saved: the newest durable step, or None. failures: by step, why it could not be saved. told: what opening the folder
+    changed, in lines for people.
+    """
 
     def __init__(self, directory: Path, keep: int = 1, read_only: bool = False):
-        """Opens the folder. Leftovers of interrupted writes are removed, by a thread, unless `read_only`."""
+        """Opens the folder.
+
+        Unless `read_only`, leftovers of interrupted writes are removed and steps that are not durable set aside: only
+        who holds the workdir's lock may do that.
+        """
         # Orbax tells each of its steps there, and the failures that `failures` holds.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-
-        def score(metrics: dict[str, float]) -> float:
-            return metrics[BEST_METRIC]
-
-        best = preservation_policy.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(keep), best]),
-            best_fn=score,  # without it Orbax drops the metrics that come with a save, and the policy sees none
-            best_mode="max",
-            cleanup_tmp_directories=not read_only,
-            read_only=read_only,
-            create=not read_only,
-        )
-        # Named at once: the metadata of a checkpoint can then be read before any was saved or restored here.
-        handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options, item_handlers=handlers)
-        self.directory = directory
-        self._writing: int | None = None
-        self.saved = max(self.steps(), default=None)
+        super().__init__(directory)
+        self.keep = keep
         self.failures: dict[int, str] = {}
-
-    def steps(self) -> list[int]:
-        """Returns the steps whose checkpoint is complete on disk, ascending."""
-        return sorted(self._manager.all_steps(read=True))
+        self.told: list[str] = []
+        self._writing: int | None = None
+        self._confirmation: Confirmation | None = None
+        self._lead = jax.process_index() == 0
+        self._writer = None if read_only else ocp.AsyncCheckpointer(make_handler())
+        if self._writer and self._lead:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            steps.clean(self.directory)
+            for step in steps.read_steps(self.directory):
+                if step.kind and step.trouble:
+                    self._set_aside(step.number, step.kind, step.trouble)
+        if not read_only:
+            self._meet("checkpoints opened")
+        self.saved = max(self.steps(), default=None)
 
     def save(self, step: int, tree: Any, meta: dict[str, Any], val_top1: float | None = None) -> None:
         """Starts to write `tree` (nested dict of arrays) and `meta` (JSON values) as step `step`.
@@ -62,110 +79,99 @@ class Checkpoints:
         run that cannot save goes on and says so.
         """
         self.confirm()
-        items = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
-        metrics = None if val_top1 is None else {BEST_METRIC: val_top1}
+        problem = self._agree(self._refusal(step, tree) if self._lead else None)
+        if problem:
+            self.failures[step] = problem
+            return
+        assert self._writer is not None, "opened to read"
         self._writing = step
+        about = {"step": step, "config_digest": meta.get("config_digest"), BEST_METRIC: val_top1}
+        topic = f"checkpoint save {next(_saves)}"
+        write = Write(self.directory / str(step), about, {}, self.keep, topic)
+        items: dict[str, Any] = {"state": ocp.args.StandardSave(tree), "meta": ocp.args.JsonSave(meta)}
+        if val_top1 is not None:
+            items["metrics"] = ocp.args.JsonSave({BEST_METRIC: val_top1})
         try:
-            self._manager.save(step, args=items, metrics=metrics, force=True)
+            write.parts.update(host_parts(tree, self._lead))
+            self._writer.save(write.folder, args=ocp.args.Composite(**items), custom_metadata=dict(steps.PROMISE))
         except Exception as error:  # Orbax raises bare Exceptions; all mean that this step is not saved
-            self._note_failure(error)
+            self._confirmation = Confirmation(write, functools.partial(_fail, error))
+            if jax.process_count() == 1:  # others may take long to find out
+                self.confirm()
+        else:
+            self._confirmation = Confirmation(write, self._writer.wait_until_finished)
+
+    def _refusal(self, step: int, tree: Any) -> str | None:
+        """Returns why a save need not be tried."""
+        if (self.directory / str(step)).exists():
+            return f"{self.directory / str(step)} exists"
+        known = [each for each in steps.read_steps(self.directory) if each.record]
+        size = known[-1].bytes if known else sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+        needed, free = int(size * SPACE_MARGIN) + SPACE_EXTRA, shutil.disk_usage(self.directory).free
+        if free >= needed:
+            return None
+        return f"too little space in {self.directory}: {gigabytes(needed)} are needed, {gigabytes(free)} free"
 
     def confirm(self) -> None:
         """Waits for the write under way, if any; afterwards it is `saved` or in `failures`."""
         if self._writing is None:
             return
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:  # only this call tells that an asynchronous write failed
-            self._note_failure(error)
+        assert self._confirmation is not None
+        problem = self._confirmation.result()
+        if problem:
+            self._note_failure(problem)
             return
-        self.saved, self._writing = self._writing, None
+        self.saved, self._writing, self._confirmation = self._writing, None, None
         self.failures.pop(self.saved, None)
+
+    @property
+    def writing(self) -> int | None:
+        """The step whose write is under way, or None."""
+        return self._writing
+
+    def add_score(self, step: int, val_top1: float) -> None:
+        """Gives a durable step the validation score that it was saved without."""
+        if self._lead:
+            folder = self.directory / str(step)
+            record = read_manifest(folder)
+            if record is not None:
+                write_manifest(folder, record | {BEST_METRIC: val_top1})
 
     def confirm_if_finished(self) -> None:
         """Confirms the write under way where that takes no waiting."""
-        if self._writing is not None and not self._manager.is_saving_in_progress():
+        if self._confirmation is not None and self._confirmation.finished:
             self.confirm()
 
-    def _note_failure(self, error: Exception) -> None:
+    def _note_failure(self, problem: str) -> None:
         assert self._writing is not None
-        self.failures[self._writing] = f"{type(error).__name__}: {error}"
-        self._writing = None
-        self._manager.reload()  # its list of steps holds the failed one; the folder does not
+        self.failures[self._writing] = problem
+        if self._lead:  # what is there of it takes the space that the next save needs
+            steps.clean(self.directory, self._writing)
+            shutil.rmtree(self.directory / str(self._writing), ignore_errors=True)
+        self._writing = self._confirmation = None
 
-    def restore(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
-        """Returns (tree, meta) of a step, laid out by the shardings of `abstract`, on any number of devices.
+    def set_aside(self, damage: DamagedError, step: int) -> None:
+        """Moves a damaged step to quarantine; `saved` is then the newest of the others. Adds to `told`."""
+        if self._lead:
+            self._set_aside(step, DAMAGED, damage.reason)
+        self._meet(f"checkpoint {step} set aside")
+        self.saved = max(self.steps(), default=None)
 
-        abstract: the tree with jax.ShapeDtypeStruct leaves that have a sharding. Raises UserError where a leaf is
-        missing, additional, or of another shape or dtype than it is in the checkpoint (Orbax would cast silently),
-        and where the checkpoint cannot be read.
-        """
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
-        try:
-            self._check_leaves(step, abstract)
-            restored = self._manager.restore(step, args=args)
-            return restored["state"], restored["meta"]
-        except UserError:
-            raise
-        except Exception as error:  # what a damaged file makes Orbax and its storage library raise is of any kind
-            raise self._damaged(step, error) from error
+    def _set_aside(self, step: int, kind: str, reason: str) -> None:
+        where = steps.quarantine(self.directory, step, kind, reason)
+        self.told.append(f"warning: checkpoint {step} is not used ({reason}); it is kept in {where}")
 
-    def _damaged(self, step: int, error: Exception) -> UserError:
-        earlier = [saved for saved in self.steps() if saved < step]
-        way_out = f"go on from step {earlier[-1]}" if earlier else "begin again"
-        return UserError(
-            f"checkpoint {self.directory / str(step)} is damaged ({type(error).__name__}: {str(error)[:200]}): "
-            f"restore it from a copy, or move it away to {way_out}"
-        )
+    def _meet(self, what: str) -> None:
+        """Waits for all processes: the first one has changed the folder."""
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(what)
 
-    def groups(self, step: int) -> list[str]:
-        """Returns the keys at the top of a step's tree. Raises UserError where the checkpoint cannot be read."""
-        return list(self._saved_tree(step))
-
-    def restore_groups(self, step: int, names: Iterable[str]) -> dict[str, Any]:
-        """Returns these groups of a step's tree as they were saved, on the first device; reads nothing of the others.
-
-        names: of `groups`. Raises UserError where the checkpoint cannot be read.
-        """
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        saved = self._saved_tree(step)
-        wanted = {name: saved[name] for name in names}
-        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), wanted)
-        each = ocp.checkpoint_utils.construct_restore_args(abstract)
-        args = ocp.args.PyTreeRestore(abstract, restore_args=each, partial_restore=True)
-        # The manager's handler restores whole trees only.
-        try:
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-                return dict(reader.restore(self.directory.absolute() / str(step) / "state", args=args))
-        except Exception as error:  # see `restore`
-            raise self._damaged(step, error) from error
-
-    def _saved_tree(self, step: int) -> dict[str, Any]:
-        try:
-            saved: dict[str, Any] | None = self._manager.item_metadata(step)["state"].tree
-            if not saved:
-                raise ValueError("its list of arrays is missing")
-            return saved
-        except Exception as error:  # see `restore`
-            raise self._damaged(step, error) from error
-
-    def _check_leaves(self, step: int, abstract: Any) -> None:
-        saved = self._manager.item_metadata(step)["state"]
-        if not jax.tree.leaves(saved):
-            raise ValueError("its list of arrays is missing")
-        kinds = [
-            {jax.tree_util.keystr(path): (leaf.shape, str(leaf.dtype)) for path, leaf in leaves}
-            for leaves in (jax.tree_util.tree_leaves_with_path(tree) for tree in (saved, abstract))
-        ]
-        for name in sorted(kinds[0].keys() | kinds[1].keys()):
-            there, wanted = (kind.get(name, "nothing") for kind in kinds)
-            if there != wanted:
-                raise UserError(
-                    f"checkpoint {step} in {self.directory} has {there} for {name}, the config asks for "
-                    f"{wanted}: use the config it was made with, or another --workdir"
-                )
+    def lost(self) -> list[Path]:
+        """Returns the damaged steps that are in quarantine."""
+        return [path for path, _ in steps.quarantined(self.directory) if f"-{DAMAGED}" in path.name]
 
     def close(self) -> None:
         """Waits for the write under way and closes the folder."""
         self.confirm()
-        self._manager.close()
+        if self._writer:
+            self._writer.close()

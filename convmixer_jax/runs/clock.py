@@ -1,7 +1,8 @@
 """Seconds of a run, by what they were spent on, carried over restarts.
 
-    with clock.pause(): ...
+    with clock.pause("evaluation"): ...
     seconds, waited = clock.lap()
+    clock.spent()                        # {"evaluation": 12.1, "input": 0.3, "step": 60.2}
 
 Only differences of the monotonic clock count, so a changed wall clock does no harm.
 """
@@ -21,6 +22,7 @@ class RunClock:
         self._earlier = self._earlier_steps = 0.0
         self._start = time.monotonic()
         self._paused = 0.0
+        self._pauses: dict[str, float] = {}
         self._input = 0.0
         self._first_update = self._lap_start = self._start
         self._lap_paused = self._lap_input = 0.0
@@ -33,13 +35,18 @@ class RunClock:
         """Everything before this call was start-up and counts as a pause."""
         self._first_update = self._lap_start = time.monotonic()
         self._paused = self._lap_paused = 0.0
+        self._pauses.clear()
 
     @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """Takes what happens inside out of step_seconds and of the lap."""
+    def pause(self, kind: str) -> Iterator[None]:
+        """Takes what happens inside out of step_seconds and of the lap. kind: what it is, for `spent`."""
         began = time.monotonic()
-        yield
-        self._paused += time.monotonic() - began
+        try:
+            yield
+        finally:
+            seconds = time.monotonic() - began
+            self._paused += seconds
+            self._pauses[kind] = self._pauses.get(kind, 0.0) + seconds
 
     @contextlib.contextmanager
     def waiting_for_input(self) -> Iterator[None]:
@@ -58,6 +65,11 @@ class RunClock:
         """Wall seconds of updates of all starts so far, without pauses."""
         return self._earlier_steps + time.monotonic() - self._first_update - self._paused
 
+    def spent(self) -> dict[str, float]:
+        """Returns the seconds since `start_updates`: each kind of pause, "input" for its wait, "step" for the rest."""
+        updates = time.monotonic() - self._first_update - self._paused
+        return {**self._pauses, "input": self._input, "step": updates - self._input}
+
     def lap(self) -> tuple[float, float]:
         """Returns (seconds of updates, seconds of input wait) since the last lap, and begins a new one."""
         now = time.monotonic()
@@ -71,8 +83,13 @@ class Timeline:
     """The parts of a start-up, in the order in which they ended."""
 
     def __init__(self) -> None:
-        self._last = time.monotonic()
+        self._start = self._last = time.monotonic()
         self.parts: dict[str, float] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._start
 
     def mark(self, name: str) -> None:
         """Ends the part `name`, which began at the mark before."""

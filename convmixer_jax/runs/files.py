@@ -47,7 +47,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Returns the object in `path`, None where there is no such file. Raises UserError where it holds none."""
     try:
         value = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): {NOT_OURS}") from error

@@ -75,6 +75,12 @@ def host_peak_bytes() -> int:
     return 1024 * (peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
+def host_resident_bytes() -> int:
+    """Returns the memory of this process that lies in memory now; 0 where the system does not tell."""
+    pages = _number("/proc/self/statm", r"^\d+ (\d+)")
+    return resource.getpagesize() * (pages or 0)
+
+
 def host_available_bytes(groups: Sequence[ControlGroup] = GROUPS) -> int | None:
     """Returns the memory that this process may still take without swapping; None where the system does not tell.
 

@@ -7,12 +7,21 @@ Everything goes to standard error; standard output is for results, which `show` 
 """
 
 import os
+import re
 import sys
 import time
 from types import TracebackType
 from typing import TextIO
 
 from tqdm import tqdm
+
+# What would break a line or a terminal, and what stands for the bytes of a name that is no UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Returns text, such as the name of a file, as something that can be printed and drawn, in one line."""
+    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def duration(seconds: float) -> str:

@@ -25,12 +25,22 @@ def git_revision() -> str | None:
     return answer.stdout.strip() or None
 
 
+def now() -> str:
+    """Returns the time (UTC) to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of this package, of Python and of PACKAGES."""
+    installed = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"convmixer_jax": convmixer_jax.__version__, "python": platform.python_version()} | installed
+
+
 def describe() -> dict[str, Any]:
     """Returns time (UTC), versions, devices, processes and git revision, as plain values."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {"convmixer_jax": convmixer_jax.__version__, "python": platform.python_version()} | versions,
+        "time": now(),
+        "versions": versions(),
         "devices": [device.device_kind for device in jax.devices()],
         "processes": jax.process_count(),
         "platform": platform.platform(),

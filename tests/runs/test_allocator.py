@@ -66,3 +66,45 @@ def test_elsewhere_nothing_is_done(monkeypatch, answer):
 
     monkeypatch.setattr(allocator.os, "confstr", confstr)
     assert not allocator.keep_freed_memory()
+
+
+# Frees blocks, each too small for the next and with one behind it that is never written to, so that none is used again.
+# Prints by how many megabytes the process grew and how often freed memory was given back.
+GROWING = """
+import ctypes
+import sys
+from convmixer_jax.runs.allocator import KeptMemory, keep_freed_memory
+from convmixer_jax.runs.memory import host_resident_bytes
+keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = libc.free.argtypes = [ctypes.c_size_t]
+def grow(kept):
+    before, gave = host_resident_bytes(), 0
+    for size in (100 << 20, 101 << 20, 102 << 20, 103 << 20):
+        block = libc.malloc(size)
+        libc.malloc(128 << 20)
+        ctypes.memset(block, 1, size)
+        libc.free(block)
+        gave += kept.give_back()
+    return (host_resident_bytes() - before) >> 20, gave
+print(*grow(KeptMemory(host_resident_bytes() + (int(sys.argv[1]) << 20))))
+"""
+
+
+def test_what_is_kept_is_bounded():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GLIBC_", "MALLOC_"))}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path)}
+    found = []
+    for allowed in ("10000", "150"):
+        command = [sys.executable, "-c", GROWING, allowed]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        found.append(tuple(map(int, done.stdout.split())))
+    (unbounded, never), (bounded, times) = found
+    assert never == 0
+    if not allocator.is_glibc():
+        assert times == 0
+        return
+    assert times >= 1
+    assert unbounded > 290  # three blocks and more, of four
+    assert bounded < 250  # the allowed 150 and less than one block beyond

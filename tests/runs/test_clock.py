@@ -30,7 +30,7 @@ def test_start_up_and_pauses_are_not_of_the_updates(hands):
     hands.pass_(10)  # start-up
     run.start_updates()
     hands.pass_(3)
-    with run.pause():
+    with run.pause("save"):
         hands.pass_(20)
     hands.pass_(4)
     assert (run.seconds, run.step_seconds) == (37, 7)
@@ -38,7 +38,7 @@ def test_start_up_and_pauses_are_not_of_the_updates(hands):
 
 def test_a_pause_of_the_start_up_is_forgotten(hands):
     run = RunClock()
-    with run.pause():
+    with run.pause("save"):
         hands.pass_(5)
     run.start_updates()
     hands.pass_(2)
@@ -62,12 +62,12 @@ def test_laps_hold_the_updates_between_them(hands):
     hands.pass_(2)
     with run.waiting_for_input():
         hands.pass_(1)
-    with run.pause():
+    with run.pause("save"):
         hands.pass_(30)
     assert run.lap() == (3, 1)
     hands.pass_(4)
     assert run.lap() == (4, 0)
-    with run.pause():
+    with run.pause("save"):
         hands.pass_(8)
     assert run.lap() == (0, 0)
     with run.waiting_for_input():

@@ -111,6 +111,10 @@ def test_a_run_that_cannot_save_says_so_and_is_repaired_by_running_again(tmp_pat
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 74, done.stderr
     assert "warning: checkpoint 3 could not be saved: " in done.stderr
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    (failed,) = (row for row in rows if "save/failed" in row)
+    assert (failed["step"], failed["save/failed"]) == (3, 1)
+    assert f"warning: checkpoint 3 could not be saved: {failed['save/reason']}" in done.stderr
     # That line says all; Orbax's own log of the failure would be hundreds more. (A thread of it may still protest.)
     assert "ERROR:absl" not in done.stderr
     result = json.loads((workdir / "result.json").read_text())

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,51 @@ def test_the_second_signal_ends_the_process(first, second):
     command = [sys.executable, "-c", TWO_SIGNALS, str(int(first)), str(int(second))]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (-second, f"{first.name}\n")
+
+
+IN_C = """
+import ctypes, os, sys, threading, time
+from convmixer_jax.runs.signals import StopRequest
+
+def give_up():
+    print("gave up", stop.received, flush=True)
+    if sys.argv[2] == "ends":
+        os._exit(75)
+
+def send():
+    for number in sys.argv[3:]:
+        time.sleep(0.3)
+        os.kill(os.getpid(), int(number))
+
+with StopRequest() as stop:
+    stop.limit(float(sys.argv[1]), give_up)
+    stop.defer()
+    threading.Thread(target=send).start()
+    mutex = ctypes.create_string_buffer(64)
+    ctypes.CDLL(None).pthread_mutex_lock(mutex)
+    ctypes.CDLL(None).pthread_mutex_lock(mutex)  # waits for ever: no handler of Python's runs
+"""
+
+
+@pytest.mark.parametrize("seconds, then, numbers, code, said", [
+    (0.5, "ends", [signal.SIGTERM], 75, "gave up None\n"),
+    (60.0, "ends", [signal.SIGINT, signal.SIGTERM], 143, ""),
+    (0.1, "waits", [signal.SIGTERM, signal.SIGINT], 130, "gave up None\n"),
+])  # fmt: skip
+def test_a_process_that_hangs_outside_of_python_ends_too(seconds, then, numbers, code, said):
+    command = [sys.executable, "-c", IN_C, str(seconds), then, *(str(int(number)) for number in numbers)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (code, said), done.stderr
+
+
+def test_a_limit_that_is_not_reached_leaves_nothing_behind():
+    before = threading.active_count()
+    with StopRequest() as stop:
+        stop.limit(60.0, lambda: pytest.fail("nobody should give up"))
+        stop.defer()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+    assert threading.active_count() == before
+    assert signal.set_wakeup_fd(-1) == -1
