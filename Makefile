@@ -16,7 +16,7 @@ no_python = $(error no working Python 3.11 or 3.12 with venv among: $(CANDIDATES
 python = $(or $(find_python),$(no_python))
 
 .DEFAULT_GOAL := help
-.PHONY: help train cifar10 test test-slow lint format env lock clean
+.PHONY: help train cifar10 test test-slow test-tpu lint format env lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -29,10 +29,14 @@ cifar10: $(VENV)/run.stamp ## train and evaluate on CIFAR-10 with the fast recip
 	$(PY) -m convmixer_jax.main --config configs/cifar10_fast.py $(ARGS)
 
 test: lint ## check style and types, then run the tests and report coverage: minutes
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow and not tpu" $(ARGS)
 
 test-slow: $(VENV)/test.stamp ## run what test leaves out: killed runs, several processes, full disks, the largest models
 	$(PYTEST) -m slow --cov-append $(ARGS)
+
+test-tpu: $(VENV)/test.stamp ## run what asks the TPU's compiler, which needs no TPU; adds jax[tpu], 700 MB, to the environment
+	$(PY) $(PIP_INSTALL) -c requirements.txt "jax[tpu]"
+	$(PY) -m pytest -m tpu $(ARGS)
 
 lint: $(VENV)/test.stamp ## check style and types only
 	$(PY) -m ruff check

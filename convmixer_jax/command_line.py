@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from convmixer_jax.cluster import Asked
 from convmixer_jax.config import flatten, get_base
 from convmixer_jax.config_rules import check
 from convmixer_jax.errors import UserError, suggest
@@ -27,7 +28,10 @@ DATA_DIR_HELP = f"data (default: $CONVMIXER_DATA_DIR, else {CACHE})"
 USAGE = """Train or evaluate a ConvMixer.
 
     python -m convmixer_jax.main --config FILE [--workdir DIR] [--data_dir DIR] [--mode train|eval] [--step N]
-                                 [--config.FIELD=VALUE ...]
+                                 [--coordinator HOST:PORT --num_processes N --process_id I] [--config.FIELD=VALUE ...]
+
+Several processes, each started with its own --process_id, train as one. On Cloud TPU slices, in SLURM steps and under
+Open MPI they find each other; launch/ has scripts that start them.
 
 Training goes on where the workdir stopped; a finished workdir says so. Evaluation restores the newest checkpoint, or
 --step, and prints one JSON object as its last line. Exit codes: 0 done; 2 a mistake in what was asked for, one line;
@@ -43,13 +47,14 @@ Examples:
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """The command line, checked: step is None for the newest checkpoint."""
+    """The command line, checked: step is None for the newest checkpoint. cluster: see `cluster.find_place`."""
 
     config: ConfigDict
     workdir: Path
     data_dir: Path
     mode: str
     step: int | None
+    cluster: Asked
 
 
 def define_flags(argv: Sequence[str]) -> flags.FlagValues:
@@ -62,13 +67,18 @@ def define_flags(argv: Sequence[str]) -> flags.FlagValues:
     flags.DEFINE_string("data_dir", None, DATA_DIR_HELP, flag_values=values)
     flags.DEFINE_enum("mode", "train", ["train", "eval"], "train, or evaluate a checkpoint", flag_values=values)
     flags.DEFINE_integer("step", None, "with --mode eval: the checkpoint's step (default: newest)", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where all processes meet", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "how many processes make the run", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "which of them this one is, from 0", flag_values=values)
+    waiting = "seconds to wait for the other processes"
+    flags.DEFINE_integer("initialization_timeout", 300, waiting, lower_bound=1, flag_values=values)
     return values
 
 
 def help_text() -> str:
     """Returns what --help prints: usage, exit codes, examples, and every field of the config with its default."""
     values = define_flags([])
-    options = "\n".join(f"  --{name:<10}{values[name].help}" for name in values)
+    options = "\n".join(f"  --{name:<24}{values[name].help}" for name in values)
     fields = "\n".join(f"  --config.{name}={value!r}" for name, value in flatten(get_base()))
     heading = "Fields with their base values (meanings and units: convmixer_jax/config.py):"
     return f"{USAGE}\nFlags:\n{options}\n\n{heading}\n{fields}"
@@ -178,4 +188,5 @@ def parse(argv: Sequence[str]) -> Arguments:
         data_dir=data_folder(values.data_dir),
         mode=values.mode,
         step=values.step,
+        cluster=Asked(values.coordinator, values.num_processes, values.process_id, values.initialization_timeout),
     )

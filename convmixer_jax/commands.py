@@ -19,12 +19,13 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from convmixer_jax.command_line import CACHE, home_expanded
-from convmixer_jax.errors import ExitCode, UserError
+from convmixer_jax.errors import ExitCode, RunAgainError, UserError
 from convmixer_jax.runs.progress import nowhere
 from convmixer_jax.runs.signals import SIGNALS, Interrupted, StopRequest
 from convmixer_jax.weights.hub import is_hub
@@ -69,10 +70,11 @@ def beside(place: str, name: str) -> Path:
     return (path.parent if path.is_file() else path) / name
 
 
-def start_jax(compilation_cache: bool) -> None:
+def start_jax(compilation_cache: bool, join: Callable[[], None] | None = None) -> None:
     """Imports JAX and finds its devices. Raises UserError where the environment names none that there are.
 
-    compilation_cache: whether compiled programs are kept for the next start.
+    compilation_cache: whether compiled programs are kept for the next start. join: makes this process one of several;
+    done before a device is touched, since JAX learns then which devices there are. What it raises is raised.
     """
     try:
         # Not at the top: a mistake on the command line, and --help, are answered before JAX is imported.
@@ -82,6 +84,8 @@ def start_jax(compilation_cache: bool) -> None:
 
         if compilation_cache:
             keep_programs(home_expanded(CACHE / "compiled", "the compilation cache"))
+        if join:
+            join()
         jax.devices()
     except (RuntimeError, ValueError, AssertionError) as error:
         asked = {name: value for name, value in os.environ.items() if name.startswith(("JAX_", "XLA_"))}
@@ -99,6 +103,8 @@ def run_command(function: Callable[[StopRequest], ExitCode]) -> ExitCode:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started the process, a daemon or cron
             setattr(sys, name, nowhere())
+    # Pillow's, of images half as large as those that it refuses: the user can do nothing about it, and need not.
+    warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
     try:
         with StopRequest() as stop:
             code = function(stop)
@@ -107,6 +113,9 @@ def run_command(function: Callable[[StopRequest], ExitCode]) -> ExitCode:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.USER_MISTAKE
+    except RunAgainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.STUCK
     except Interrupted as signalled:
         print(signalled, file=sys.stderr)
         return ExitCode.STOPPED

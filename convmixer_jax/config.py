@@ -28,6 +28,7 @@ def model_fields() -> ConfigDict:
     model.norm = "batch"  # batch (as published), layer (over the channels of each position)
     model.norm_momentum = 0.1  # weight of a batch's statistics in the running ones, PyTorch's; Keras: 0.01
     model.norm_epsilon = 1e-5  # added to the variance, PyTorch's; Keras: 1e-3
+    model.bn_group_size = 0  # consecutive examples of a micro-batch with BatchNorm statistics of their own; 0 = all
     model.block = "plain"  # the residual branch: plain (as published), bottleneck
     model.bottleneck_factor = 2  # times fewer channels inside of the branch, divides dim; read by: bottleneck
     model.layer_scale = 0.0  # start of learnt factors of each branch's channels; 0 = none
@@ -128,8 +129,11 @@ def get_base() -> ConfigDict:
     config = ConfigDict()
 
     # Data
-    config.dataset = "cifar10"  # a row of DATASETS: cifar10, tiny_imagenet, imagenet, digits
+    config.dataset = "cifar10"  # a row of DATASETS, such as cifar10 or imagenet, or folder:PATH, or tfds:NAME
+    config.image_size = 0  # pixels of a side that images become, where they vary in size; 0 = the data set's own
+    config.crop_pct = 0.0  # share of their shorter side that evaluation looks at; 0 = the own, all of it below 128 px
     config.input = "resident"  # resident (all of it on the devices), stream (tf.data, batch by batch)
+    config.on_bad_example = "raise"  # a damaged training image: raise (stop), skip (take the next one, and count)
     config.train_examples = 0  # examples: train on a fixed, stratified subset of this size; 0 = all
     config.val_fraction = 0.0  # share of the training split held out for validation, stratified; 0 = none
     config.mean = ()  # per channel, scale 0-1; empty = the data set's own
@@ -171,6 +175,9 @@ def get_base() -> ConfigDict:
 
     # When things go wrong
     config.max_skipped_steps = 10  # updates in a row with a non-finite loss or gradient that stop the run
+    config.stop_grace_seconds = 30.0  # from SIGTERM or SIGINT to the end of the process, in which it saves
+    config.watchdog_seconds = 600.0  # without progress in updates, evaluation or a save, that end it; 0 = none
+    config.watchdog_compile_seconds = 3600.0  # the same for start-up and compilation; 0 = none
     return config.lock()
 
 

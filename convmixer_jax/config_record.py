@@ -21,6 +21,7 @@ CONFIG_FILE = "config.json"  # in a workdir; its "config" is what `to_plain` mad
 # in which devices, and the program that they share, make float32 sums.
 RESUME_MAY_CHANGE = frozenset({
     "input",
+    "on_bad_example",
     "devices",
     "fsdp_devices",
     "steps_per_dispatch",
@@ -35,6 +36,9 @@ RESUME_MAY_CHANGE = frozenset({
     "keep_checkpoints",
     "compilation_cache",
     "max_skipped_steps",
+    "stop_grace_seconds",
+    "watchdog_seconds",
+    "watchdog_compile_seconds",
 })  # fmt: skip
 # An evaluation may ask for the other variables, too; while training, they decide which checkpoint is the best.
 EVAL_MAY_CHANGE = RESUME_MAY_CHANGE | {"eval_params"}
@@ -48,11 +52,23 @@ def read_record(workdir: Path) -> dict[str, Any] | None:
     return record
 
 
+def _deciding(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a config by dotted name, as far as they decide what is computed.
+
+    Where a folder lies does not: its classes are recorded, and its images known by their digest.
+    """
+    found = dict(flatten(values))
+    kind, colon, _ = str(found.get("dataset", "")).partition(":")
+    return found | ({"dataset": kind + colon} if (kind, colon) == ("folder", ":") else {})
+
+
 def digest(config: ConfigDict) -> str:
     """Returns a SHA-256, in hexadecimal, of the fields that decide what a run computes and are not as in the base."""
     base = dict(flatten(to_plain(get_base())))
     deciding = {
-        name: value for name, value in flatten(to_plain(config)) if name not in EVAL_MAY_CHANGE and value != base[name]
+        name: value
+        for name, value in _deciding(to_plain(config)).items()
+        if name not in EVAL_MAY_CHANGE and value != base[name]
     }
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
@@ -62,7 +78,7 @@ def differences(saved: dict[str, Any], config: ConfigDict, may_change: frozenset
 
     saved: what `to_plain` made of the other config. A field that did not exist then had the base's value.
     """
-    base, old, new = (dict(flatten(values)) for values in (to_plain(get_base()), saved, to_plain(config)))
+    base, old, new = (_deciding(values) for values in (to_plain(get_base()), saved, to_plain(config)))
     old = base | old
     return [
         f"config.{name}: {old[name]!r} -> {new.get(name, 'no such field any more')!r}"

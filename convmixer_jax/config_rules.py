@@ -36,6 +36,7 @@ SWITCH: Rule = (lambda value: isinstance(value, bool), "True or False")
 TEXT: Rule = (lambda value: isinstance(value, str), "a name")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 EVAL_PARAMS = ("raw", "ema")
+ON_BAD_EXAMPLE = ("raise", "skip")
 
 
 def is_number(value: Any) -> bool:
@@ -56,7 +57,10 @@ def is_range(value: Any, least: float, most: float) -> bool:
 # are looked up where the table is, so only their kind is checked here.
 RULES: dict[str, Rule] = {
     "dataset": TEXT,
+    "image_size": between(0, 65_536),
+    "crop_pct": (lambda value: 0 <= value <= 1, "a number above 0, up to 1, or 0 for the data set's own"),
     "input": TEXT,
+    "on_bad_example": (lambda value: value in ON_BAD_EXAMPLE, " or ".join(ON_BAD_EXAMPLE)),
     "train_examples": between(0, 2_147_483_648),
     "val_fraction": SHARE,
     "mean": (lambda v: all(is_number(x) and 0 <= x <= 1 for x in v), "numbers from 0 to 1"),
@@ -84,6 +88,11 @@ RULES: dict[str, Rule] = {
     "model.ops": TEXT,
     "model.remat": SWITCH,
     "model.norm_epsilon": (lambda value: value > 0, "a number above 0"),
+    # Of a single image the pooled features would be the last norm's bias, whatever it shows.
+    "model.bn_group_size": (
+        lambda value: value == 0 or 2 <= value <= 16_777_216,
+        "0 (all) or a number from 2 to 16777216",
+    ),
     "model.block": TEXT,
     "model.bottleneck_factor": between(1, 65_536),
     "model.layer_scale": at_least(0),
@@ -148,6 +157,9 @@ RULES: dict[str, Rule] = {
     "keep_checkpoints": at_least(1),
     "compilation_cache": SWITCH,
     "max_skipped_steps": at_least(1),
+    "stop_grace_seconds": (lambda value: value > 0, "a number above 0"),
+    "watchdog_seconds": at_least(0),
+    "watchdog_compile_seconds": at_least(0),
 }
 
 

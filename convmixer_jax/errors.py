@@ -3,7 +3,8 @@
     raise UserError("config.batch_size is 0: a positive number of images is needed")
     make_schedule = lookup(SCHEDULES, config.schedule.name, "config.schedule.name")
 
-Only `UserError` is turned into one line and exit code 2 by `main`; anything else keeps its traceback.
+`main` turns `UserError` into one line and exit code 2, `RunAgainError` into one line and 76; anything else keeps its
+traceback.
 """
 
 import difflib
@@ -30,6 +31,13 @@ class UserError(Exception):
 
     def __init__(self, message: str):
         # A message put together from another library's may hold line breaks; the promise is one line.
+        super().__init__(" ".join(message.split()))
+
+
+class RunAgainError(Exception):
+    """Nothing is wrong with what was asked for, but it could not be done now. The message is one line."""
+
+    def __init__(self, message: str):
         super().__init__(" ".join(message.split()))
 
 

@@ -3,9 +3,12 @@
 Starts the process, calls one function, and turns what comes back into an exit code.
 """
 
+import functools
+import os
 import sys
 from collections.abc import Sequence
 
+from convmixer_jax import cluster
 from convmixer_jax.command_line import Arguments, help_text, parse
 from convmixer_jax.commands import end_process, run_command, start_jax
 from convmixer_jax.errors import ExitCode
@@ -18,13 +21,26 @@ def run(arguments: Arguments, stop: StopRequest, timeline: Timeline) -> ExitCode
     """Does what is asked for."""
     # Not in start_jax: a benchmark gives the same allocator to all that it compares.
     keep_freed_memory()
-    start_jax(arguments.config.compilation_cache)
-    from convmixer_jax.training import runner
+    place = cluster.find_place(arguments.cluster, os.environ)
+    with cluster.member(place):
+        start_jax(arguments.config.compilation_cache, functools.partial(join, place, arguments) if place else None)
+        import jax
 
-    timeline.mark("imports")
-    if arguments.mode == "eval":
-        return runner.evaluate_checkpoint(arguments.config, arguments.workdir, arguments.data_dir, arguments.step)
-    return runner.train(arguments.config, arguments.workdir, arguments.data_dir, stop, timeline)
+        from convmixer_jax.training import agreement, runner
+
+        timeline.mark("imports")
+        agreement.check_devices(device.process_index for device in jax.devices())
+        if arguments.mode == "eval":
+            return runner.evaluate_checkpoint(arguments.config, arguments.workdir, arguments.data_dir, arguments.step)
+        return runner.train(arguments.config, arguments.workdir, arguments.data_dir, stop, timeline)
+
+
+def join(place: cluster.Place, arguments: Arguments) -> None:
+    """Makes this process one of those of the run, if all were started alike."""
+    from convmixer_jax.training.agreement import facts
+
+    asked = {"--mode": arguments.mode, "--step": arguments.step}
+    cluster.join(place, asked | facts(arguments.config), arguments.cluster.initialization_timeout)
 
 
 def dispatch(argv: Sequence[str], stop: StopRequest) -> ExitCode:

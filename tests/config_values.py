@@ -19,7 +19,10 @@ def base_with(**values):
 # A value of each field that is accepted and is not the base's.
 OTHER: dict[str, Any] = {
     "dataset": "digits",
+    "image_size": 64,
+    "crop_pct": 0.875,
     "input": "stream",
+    "on_bad_example": "skip",
     "train_examples": 1000,
     "val_fraction": 0.1,
     "mean": (0.0, 0.5, 1.0),
@@ -45,6 +48,7 @@ OTHER: dict[str, Any] = {
     "model.norm": "layer",
     "model.norm_momentum": 0.01,
     "model.norm_epsilon": 1e-3,
+    "model.bn_group_size": 2,
     "model.block": "bottleneck",
     "model.bottleneck_factor": 4,
     "model.layer_scale": 1e-6,
@@ -111,6 +115,9 @@ OTHER: dict[str, Any] = {
     "keep_checkpoints": 1,
     "compilation_cache": False,
     "max_skipped_steps": 1,
+    "stop_grace_seconds": 5.0,
+    "watchdog_seconds": 0.0,
+    "watchdog_compile_seconds": 0.0,
 }
 
 NAN, INF = float("nan"), float("inf")
@@ -122,7 +129,10 @@ NO_NAME = (5, ("adamw",))
 
 BAD: dict[str, Any] = {
     "dataset": NO_NAME,
+    "image_size": (-1, 65_537),
+    "crop_pct": (-0.1, 1.1, NAN),
     "input": NO_NAME,
+    "on_bad_example": ("ignore", "", None),
     "train_examples": (-1,),
     "val_fraction": NO_SHARE,
     "mean": ((-0.1,), (0.5, 1.1), (0.5, NAN), (INF,), ("red",), "red"),
@@ -147,6 +157,7 @@ BAD: dict[str, Any] = {
     "model.initializer": NO_NAME,
     "model.norm": NO_NAME,
     "model.norm_momentum": (0.0, 1.1, *NO_NUMBER),
+    "model.bn_group_size": (-1, 1, 16_777_217),
     "model.norm_epsilon": (0.0, -1e-5, *NO_NUMBER),
     "model.block": NO_NAME,
     "model.bottleneck_factor": NO_COUNT,
@@ -214,4 +225,7 @@ BAD: dict[str, Any] = {
     "keep_checkpoints": NO_COUNT,
     "compilation_cache": (1, "True"),
     "max_skipped_steps": NO_COUNT,
+    "stop_grace_seconds": (0.0, -1.0, *NO_NUMBER),
+    "watchdog_seconds": (-1.0, *NO_NUMBER),
+    "watchdog_compile_seconds": (-1.0, *NO_NUMBER),
 }

@@ -52,7 +52,7 @@ ARGUMENTS = {
     "all to validate": (["--config.val_fraction=1"], ["config.val_fraction is 1.0", "from 0 to below 1"]),
     "dtype": (["--config.dtype=float16"], ["config.dtype is 'float16'", "float32 or bfloat16"]),
     # No row of a table
-    "data set": (["--config.dataset=mnist"], ["config.dataset is 'mnist'", "choose one of cifar10, digits"]),
+    "data set": (["--config.dataset=mnist"], ["config.dataset is 'mnist'", "choose one of cifar10, cifar100"]),
     "variant": (["--config.model.variant=convmixr"], ["config.model.variant is 'convmixr' (did you mean convmixer?)"]),
     "activation": (["--config.model.activation=tanh"], ["config.model.activation is 'tanh'", "one of gelu, relu"]),
     "initializer": (["--config.model.initializer=he"], ["config.model.initializer is 'he'", "pytorch, lecun_normal"]),
@@ -146,14 +146,6 @@ def test_memory_that_will_not_fit(refused, monkeypatch, tmp_path):
     assert "config.batch_size is 64: an update needs" in line
     assert "there are 0.00 GB" in line
     assert not list(tmp_path.rglob("metrics.jsonl"))  # refused before the first update
-
-
-def test_data_that_do_not_fit_are_not_even_read(refused, monkeypatch):
-    monkeypatch.setattr(runner, "memory_limit", lambda devices: 90_000)
-    monkeypatch.setattr(runner, "load_inputs", None)
-    line = refused(*DIGITS, *SMALL)
-    assert "config.input is 'resident': the training data need 0.00 GB on each device" in line
-    assert line.endswith("take config.input=stream\n")
 
 
 def test_data_that_do_not_fit_beside_the_program(refused, monkeypatch):

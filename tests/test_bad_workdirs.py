@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -29,8 +31,7 @@ def test_a_workdir_that_cannot_be_made(refused, tmp_path, folder):
 def test_a_workdir_that_cannot_be_evaluated(refused, tmp_path, folder):
     (tmp_path / "file").write_text("not a folder")
     line = refused(*DIGITS, *SMALL, "--workdir", folder, "--mode=eval")
-    assert f"{folder}/config.json" in line
-    assert "use another --workdir" in line
+    assert f"--workdir {folder} holds no run" in line
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
@@ -84,18 +85,50 @@ def test_a_step_that_was_not_saved(refused, tmp_path):
     assert "--step is 7: run has checkpoints of steps 5, 10" in line
 
 
+def cut(step: Path) -> None:
+    path = max(step.rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    path.write_bytes(path.read_bytes()[:100])
+
+
 def test_a_damaged_checkpoint(refused, trained, capsys):
     capsys.readouterr()
-    largest = max((trained / "checkpoints/22").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
-    largest.write_bytes(largest.read_bytes()[:100])
+    cut(trained / "checkpoints/22")
     (trained / "result.json").unlink()
-    for mode in ("train", "eval"):
-        line = refused(*DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run", f"--mode={mode}")
-        for words in ("run/checkpoints/22 is damaged", "move it away to go on from step 11"):
-            assert words in line
-    (trained / "checkpoints/22").rename(trained / "damaged")
-    assert main(["main", *DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run"]) == 0
-    assert "going on from step 11" in capsys.readouterr().err
+    run = [*DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run"]
+    line = refused(*run, "--mode=eval", "--step=22")
+    for words in ("run/checkpoints/22 is damaged", " bytes, not ", "move it away to go on from step 11"):
+        assert words in line
+    assert main(["main", *run, "--mode=eval"]) == 0
+    out, err = capsys.readouterr()
+    assert "warning: checkpoint 22 is not used (" in err
+    assert json.loads(out.splitlines()[-1])["step"] == 11
+    assert (trained / "checkpoints/22").is_dir(), "an evaluation moves nothing"
+    assert main(["main", *run]) == 0
+    told = capsys.readouterr().err
+    assert "warning: checkpoint 22 is not used (" in told
+    assert f"it is kept in {trained / 'checkpoints/quarantine/22-damaged'}" in told
+    assert "going on from step 11" in told
+    assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["11", "22", "quarantine"]
+
+
+def test_checkpoints_that_are_all_damaged(refused, trained, capsys):
+    """A run is not begun again without a word, neither at once nor at the start after."""
+    for step in (11, 22):
+        cut(trained / f"checkpoints/{step}")
+    (trained / "result.json").unlink()
+    run = [*DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run"]
+    capsys.readouterr()
+    assert main(["main", *run]) == 2
+    *warnings, line = capsys.readouterr().err.splitlines()
+    assert [f"checkpoint {step} is not used" in told for step, told in zip((22, 11), warnings, strict=True)] == [
+        True
+    ] * 2
+    assert line.startswith(f"error: no checkpoint in {trained / 'checkpoints'} is good: ")
+    assert refused(*run) == f"{line}\n"
+    assert f"remove {trained / 'checkpoints/quarantine'}, which holds 11-damaged, 22-damaged" in line
+    shutil.rmtree(trained / "checkpoints/quarantine")
+    assert main(["main", *run]) == 0
+    assert "from fresh weights" in capsys.readouterr().err
 
 
 def fill_memory(*_):

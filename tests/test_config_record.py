@@ -9,9 +9,10 @@ from convmixer_jax.config_record import EVAL_MAY_CHANGE, RESUME_MAY_CHANGE, diff
 from tests.config_values import BASE, OTHER, base_with
 
 MAY_CHANGE = {
-    "input", "devices", "fsdp_devices", "steps_per_dispatch", "model.preset", "model.ops", "model.remat",
-    "eval_flip", "eval_batch_size", "report_every_steps", "eval_every_epochs", "checkpoint_every_steps",
-    "keep_checkpoints", "compilation_cache", "max_skipped_steps",
+    "input", "on_bad_example", "devices", "fsdp_devices", "steps_per_dispatch", "model.preset", "model.ops",
+    "model.remat", "eval_flip", "eval_batch_size", "report_every_steps", "eval_every_epochs", "checkpoint_every_steps",
+    "keep_checkpoints", "compilation_cache", "max_skipped_steps", "stop_grace_seconds", "watchdog_seconds",
+    "watchdog_compile_seconds",
 }  # fmt: skip
 
 
@@ -64,3 +65,12 @@ def test_the_digest_does_not_depend_on_the_order_of_the_fields_but_on_their_valu
     digests = {digest(base_with(**{name: value})) for name, value in OTHER.items() if name not in EVAL_MAY_CHANGE}
     assert len(digests) == len(OTHER) - len(EVAL_MAY_CHANGE)
     assert all(len(each) == 64 and int(each, 16) > 0 for each in digests)
+
+
+def test_a_folder_of_images_may_be_moved():
+    here, there = base_with(dataset="folder:photos"), base_with(dataset="folder:/mnt/photos")
+    assert differences(to_plain(here), there) == []
+    assert digest(here) == digest(there) != digest(get_base())
+    assert differences(to_plain(here), base_with(dataset="tfds:photos")) == [
+        "config.dataset: 'folder:' -> 'tfds:photos'"
+    ]

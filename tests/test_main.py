@@ -17,7 +17,7 @@ from convmixer_jax.command_line import parse
 from convmixer_jax.config import flatten
 from convmixer_jax.data.datasets import DATASETS, load_split
 from convmixer_jax.data.examples import Examples
-from convmixer_jax.data.sources.cifar import load_cifar10
+from convmixer_jax.data.sources.cifar import load_cifar
 from convmixer_jax.main import main
 from convmixer_jax.runs.pictures import load_picture
 from convmixer_jax.runs.provenance import git_revision
@@ -83,6 +83,7 @@ def test_the_files_are_in_a_folder_named_after_the_recipe(run):
         ".lock",
         "config.json",
         "metrics.jsonl",
+        "ledger.jsonl",
         "tensorboard",
         "checkpoints",
         "augmented.png",
@@ -241,7 +242,7 @@ def test_evaluation_needs_the_test_images_alone(tmp_path, monkeypatch, capsys):
     # CIFAR-10 with 60 and 10 images.
     row = dataclasses.replace(
         DATASETS["cifar10"],
-        load=lambda data_dir, split: Examples(*load_cifar10(data_dir, split, SPEC)),
+        load=lambda data_dir, split: Examples(*load_cifar(data_dir, split, SPEC)),
         num_examples={split: SPEC.num_examples(split) for split in SPEC.files},
     )
     monkeypatch.setitem(DATASETS, "cifar10", row)

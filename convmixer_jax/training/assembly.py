@@ -7,6 +7,7 @@ This is the one place where fields of the config become plain values for the roo
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,16 +17,17 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from convmixer_jax.augment.mixing import make_mix
-from convmixer_jax.augment.pipeline import make_augment, normalise
+from convmixer_jax.augment.pipeline import check_order, make_augment, normalise
 from convmixer_jax.config_rules import check
-from convmixer_jax.data.datasets import DATASETS, Dataset, split_sizes
-from convmixer_jax.data.inputs import INPUTS, InputPath
-from convmixer_jax.errors import UserError, lookup
+from convmixer_jax.data.datasets import Dataset, named_dataset, split_sizes
+from convmixer_jax.data.inputs import INPUTS, InputPath, choose_input
+from convmixer_jax.errors import UserError
 from convmixer_jax.models import variants
 from convmixer_jax.ops.choice import compiler_options, loops_well
+from convmixer_jax.runs.memory import memory_limit
 from convmixer_jax.training.checks import check_against_dataset, check_against_mesh, check_average, check_model
 from convmixer_jax.training.dispatch import DispatchPlan, abstract_batches, jit_dispatch, plan_dispatches
-from convmixer_jax.training.mesh import make_gather, make_mesh, over_data, replicated
+from convmixer_jax.training.mesh import least_of_processes, make_gather, make_mesh, over_data, replicated
 from convmixer_jax.training.optimizers import make_decay, make_optimizer
 from convmixer_jax.training.prepare import Prepare, make_prepare
 from convmixer_jax.training.schedules import Schedule, ScheduleSettings, make_schedule
@@ -33,12 +35,16 @@ from convmixer_jax.training.state import TrainState, create_state, state_layout
 from convmixer_jax.training.step import Normalise, jit_eval_step, make_eval_step, make_train_step
 from convmixer_jax.training.update import UpdateSettings, make_update
 
+RESIZED_CROP = "random_resized_crop"  # the row of AUGMENTATIONS that the host may do instead
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """A run before its data: plain values, the model and its compiled-once steps.
 
-    sizes: examples per split. abstract_state: shapes and shardings of the TrainState. eval_batch_size: a multiple of
+    sizes: examples per split. input_name: the row of INPUTS that `inputs` is; input_told: why it is not the one asked
+    for, or None. crop_on_host: whether random_resized_crop chooses from whole images of any size, before they reach the
+    device. abstract_state: shapes and shardings of the TrainState. eval_batch_size: a multiple of
     the number of devices. dispatch: updates, as many in a call as `plan` says.
     """
 
@@ -50,7 +56,10 @@ class Experiment:
     eval_batch_size: int
     mesh: Mesh
     schedule: Schedule
+    input_name: str
+    input_told: str | None
     inputs: InputPath
+    crop_on_host: bool
     prepare: Prepare
     plan: DispatchPlan
     init_state: jax.stages.Wrapped
@@ -100,11 +109,21 @@ def assemble_schedule(config: ConfigDict, steps_per_epoch: int) -> Schedule:
     return make_schedule(config.schedule.name, settings)
 
 
+def crops_on_host(config: ConfigDict, dataset: Dataset) -> bool:
+    """Whether random_resized_crop is the host's: it comes first, and there is more to choose from than evaluation sees.
+
+    A device has images of one size only, so there it could choose from their centre alone.
+    """
+    return dataset.varied and config.augment.order[:1] == (RESIZED_CROP,)
+
+
 def assemble_images(config: ConfigDict, dataset: Dataset) -> tuple[Prepare, Normalise]:
     """Returns what the device does to training examples, and what it does to all images."""
+    order = config.augment.order[1:] if crops_on_host(config, dataset) else config.augment.order
     mean, std = channel_statistics(config, dataset)
     to_input = functools.partial(normalise, mean=mean, std=std, dtype=config.dtype)
-    augment = make_augment(config.augment.order, augment_settings(config, mean), to_input)
+    check_order(config.augment.order)
+    augment = make_augment(order, augment_settings(config, mean), to_input)
     mix = make_mix(**config.mixing)
     prepare = make_prepare(augment, mix, num_classes=dataset.num_classes, label_smoothing=config.label_smoothing)
     return prepare, to_input
@@ -182,22 +201,47 @@ def assemble_steps(
     }
 
 
-def assemble(config: ConfigDict, training: bool = True) -> Experiment:
+def choose_input_path(
+    config: ConfigDict, dataset: Dataset, sizes: dict[str, int], limit: int | None, training: bool
+) -> tuple[str, str | None]:
+    """Returns the row of INPUTS that runs, the same in all processes, and why it is not the one asked for, or None.
+
+    limit: bytes that each device has, None for unknown.
+    """
+    examples = sum(sizes.values()) if training else sizes["test"]
+    crops = training and crops_on_host(config, dataset)
+    return choose_input(config.input, examples * math.prod(dataset.image_shape), limit, crops)
+
+
+def assemble(
+    config: ConfigDict,
+    dataset: Dataset | None = None,
+    training: bool = True,
+    absent: tuple[Mesh, int] | None = None,
+) -> Experiment:
     """Returns the assembled run. Raises UserError for any value that the config's fields cannot have together.
 
+    dataset: what config.dataset names; None where that is a row of DATASETS.
     training: False for an evaluation, which works on any number of devices, whatever the batch size.
+    absent: devices that are only compiled for, and the bytes that each has; None for those that there are.
     """
     check(config)
-    dataset = lookup(DATASETS, config.dataset, "config.dataset")
+    dataset = dataset or named_dataset(config.dataset, "config.dataset")
     check_model(config)
     check_against_dataset(config, dataset)
     check_average(config)
-    inputs = lookup(INPUTS, config.input, "config.input")
     sizes = split_sizes(dataset, config.val_fraction, config.train_examples)
     steps_per_epoch, total_steps = epochs_to_steps(config, sizes["train"])
     schedule = assemble_schedule(config, steps_per_epoch)
     prepare, to_input = assemble_images(config, dataset)
-    mesh = make_mesh(config.devices, config.fsdp_devices if training else 1)
+    limit: int | None
+    if absent:
+        mesh, limit = absent
+    else:
+        mesh = make_mesh(config.devices, config.fsdp_devices if training else 1)
+        limit = least_of_processes(memory_limit(list(mesh.devices.flat)))
+    input_name, input_told = choose_input_path(config, dataset, sizes, limit, training)
+    inputs = INPUTS[input_name]
     experiment = Experiment(
         config=config,
         dataset=dataset,
@@ -207,7 +251,10 @@ def assemble(config: ConfigDict, training: bool = True) -> Experiment:
         eval_batch_size=eval_batch_size(config, sizes, mesh),
         mesh=mesh,
         schedule=schedule,
+        input_name=input_name,
+        input_told=input_told,
         inputs=inputs,
+        crop_on_host=crops_on_host(config, dataset),
         prepare=prepare,
         **assemble_steps(config, dataset, mesh, inputs, schedule, prepare, to_input, steps_per_epoch),
     )

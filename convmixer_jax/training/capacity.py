@@ -1,11 +1,10 @@
 """Whether an update fits into the memory that there is, and what would where it does not.
 
-    check_data_fit(limit, request)           # raises UserError
     need = program_need(compiled)
     check_fits(need, limit, request)         # raises UserError
     with update_mistakes(request): loop.run()
-    with loading_mistakes(config.input): load_inputs(...)
-    with evaluation_mistakes(eval_batch_size, config.input): evaluate(...)
+    with loading_mistakes(input_name): load_inputs(...)
+    with evaluation_mistakes(eval_batch_size, input_name): evaluate(...)
 
 Estimates follow from the compiled program's own count: its temporaries grow with the examples that a device has at a
 time, so half of them take about half.
@@ -18,10 +17,10 @@ from contextlib import AbstractContextManager
 
 import jax
 
+from convmixer_jax.data.inputs import STREAM
 from convmixer_jax.errors import UserError
 from convmixer_jax.runs.memory import gigabytes, is_out_of_memory
 
-STREAM = "stream"  # the row of INPUTS with which no data lie on the devices
 SMALLER_MODEL = "a smaller config.model.dim or depth"
 
 
@@ -127,18 +126,6 @@ def smaller_updates(need: Need, limit: int, request: Request) -> list[str]:
     if request.remat is False and need.held + recomputed_bytes(need, request) <= limit:
         ways.append("config.model.remat=True")
     return ways
-
-
-def check_data_fit(limit: int | None, request: Request) -> None:
-    """Raises UserError where the training data alone need more than `limit` bytes, None for unknown, on each device.
-
-    It is known before a file is read or a program compiled, which can take hours.
-    """
-    if limit is not None and request.data_bytes > limit:
-        raise UserError(
-            f"config.input is 'resident': the training data need {gigabytes(request.data_bytes)} on each device and "
-            f"there are {gigabytes(limit)}; take config.input={STREAM}"
-        )
 
 
 def check_fits(need: Need, limit: int | None, request: Request) -> None:

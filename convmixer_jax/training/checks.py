@@ -29,6 +29,11 @@ def check_model(config: ConfigDict) -> None:
             f"config.model.head_dropout is {model.head_dropout}: the head 'bn_dropout' has a dropout of its own; leave "
             "it at 0, or take the head 'linear'"
         )
+    if model.bn_group_size and model.norm != "batch":
+        raise UserError(
+            f"config.model.bn_group_size is {model.bn_group_size}: the norm {model.norm!r} (config.model.norm) has no "
+            "statistics of a batch; set it to 0, or take the norm 'batch'"
+        )
     check_dim(model)
 
 
@@ -118,9 +123,32 @@ def check_against_mesh(config: ConfigDict, mesh: Mesh) -> None:
             f"config.accumulate_steps is {parts}: each of the {mesh.size} devices has {batch // mesh.size} examples "
             f"of a batch of {batch} (config.batch_size); take a divisor of that"
         )
+    check_groups(config, mesh)
     mixes = config.mixing.mixup_alpha or config.mixing.cutmix_alpha
     if mixes and (batch // mesh.size) % 2:
         raise UserError(
             f"config.batch_size is {batch}: mixing pairs the examples of a device, so each of the {mesh.size} needs an "
             "even number; change it, or set config.mixing.mixup_alpha and cutmix_alpha to 0"
+        )
+
+
+def check_groups(config: ConfigDict, mesh: Mesh) -> None:
+    """Raises UserError where BatchNorm's groups are not whole, in a micro-batch and on a device or several of them."""
+    group, parts = config.model.bn_group_size, config.accumulate_steps
+    micro_batch = config.batch_size // parts
+    share = micro_batch // mesh.size
+    if group and micro_batch % group:
+        of = (
+            f"config.batch_size / config.accumulate_steps, {config.batch_size} / {parts}"
+            if parts > 1
+            else (f"config.batch_size, {config.batch_size}")
+        )
+        raise UserError(
+            f"config.model.bn_group_size is {group}: it must divide {of}; {share}, a device's share, does, and 0 takes "
+            "all together"
+        )
+    if group and share % group and group % share:
+        raise UserError(
+            f"config.model.bn_group_size is {group}: each of the {mesh.size} devices has {share} examples of a "
+            f"micro-batch of {micro_batch}; take a divisor or a multiple of that, or 0 for all together"
         )

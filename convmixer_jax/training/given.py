@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convmixer_jax.data.datasets import Dataset
+from convmixer_jax.data.datasets import DATASETS, Dataset
 from convmixer_jax.data.placing import put
 from convmixer_jax.errors import UserError
 from convmixer_jax.inference.description import Description, contradictions
@@ -49,7 +49,8 @@ def read_initial(experiment: Experiment) -> Given | None:
     if not config.init_from:
         return None
     place, wanted = f"config.init_from {config.init_from}", wanted_variables(experiment)
-    weights = read_place(config.init_from, Asked(default_dataset=config.dataset))
+    named = config.dataset if config.dataset in DATASETS else ""
+    weights = read_place(config.init_from, Asked(default_dataset=named))
     shapes, expected = shapes_of(weights.variables), shapes_of(wanted)
     odd = {name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name)}
     classes = other_classes(weights.description, experiment.dataset)
@@ -71,6 +72,8 @@ def read_initial(experiment: Experiment) -> Given | None:
 def other_classes(description: Description, dataset: Dataset) -> str:
     """Returns how the weights' classes are others than the data set's, in a few words; "" where nothing says so."""
     there, here = description.class_names, dataset.class_names
+    if dataset.has_classes(there):
+        return ""
     if description.num_classes != dataset.num_classes:
         return f"{description.num_classes} classes there, {dataset.num_classes} here"
     for number, (theirs, ours) in enumerate(zip(there, here, strict=False)):  # weights may have no names

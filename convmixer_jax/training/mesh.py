@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from convmixer_jax.errors import UserError
@@ -42,6 +44,14 @@ def mesh_over(devices: Sequence[jax.Device], fsdp_devices: int) -> Mesh:
         axis_types=(AxisType.Auto, AxisType.Auto),
         devices=devices,
     )
+
+
+def least_of_processes(value: int | None) -> int | None:
+    """Returns the least of all processes' values, so that they decide alike; None where one has none. All must call."""
+    if jax.process_count() == 1:
+        return value
+    known = multihost_utils.process_allgather(np.asarray(-1 if value is None else value, np.float64))
+    return None if known.min() < 0 else int(known.min())
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

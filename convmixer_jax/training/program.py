@@ -18,10 +18,13 @@ import jax.numpy as jnp
 
 from convmixer_jax.models.variants import find_variant
 from convmixer_jax.ops.choice import AUTO, loops_well
-from convmixer_jax.runs.memory import gigabytes
+from convmixer_jax.runs.allocator import KeptMemory
+from convmixer_jax.runs.memory import gigabytes, host_resident_bytes
 from convmixer_jax.runs.programs import Origin
 from convmixer_jax.training.assembly import Experiment, abstract_arguments, abstract_inputs, choose_ops, platform_of
-from convmixer_jax.training.capacity import Request, check_data_fit, check_fits, program_need
+from convmixer_jax.training.capacity import Request, check_fits, program_need
+
+SMALL_BYTES = 500_000_000  # that a run may grow by beside its updates: an evaluation, a checkpoint
 
 
 def bytes_of(tree: Any) -> int:
@@ -87,15 +90,22 @@ def compile_updates(
     )
 
 
+def kept_memory(experiment: Experiment, program: jax.stages.Compiled) -> KeptMemory | None:
+    """Returns what bounds the freed memory that is kept, to two dispatches' temporaries; None on accelerators.
+
+    To be called when data and state are there.
+    """
+    need = program_need(program)
+    if need is None or platform_of(experiment.mesh) != "cpu":
+        return None
+    return KeptMemory(host_resident_bytes() + 2 * need.temporary + SMALL_BYTES)
+
+
 @contextlib.contextmanager
 def start_compiling(
     experiment: Experiment, limit: int | None, request: Request
 ) -> Iterator[concurrent.futures.Future[tuple[jax.stages.Compiled, str]]]:
-    """Gives the future of `compile_updates` in a thread; an error inside does not wait for it.
-
-    Raises UserError where not even the data would fit.
-    """
-    check_data_fit(limit, request)
+    """Gives the future of `compile_updates` in a thread; an error inside does not wait for it."""
     thread, abandoned = concurrent.futures.ThreadPoolExecutor(1), threading.Event()
     try:
         yield thread.submit(compile_updates, experiment, limit, request, abandoned)

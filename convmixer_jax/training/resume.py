@@ -12,10 +12,12 @@ from ml_collections import ConfigDict
 
 from convmixer_jax.config import to_plain
 from convmixer_jax.config_record import CONFIG_FILE, differences, digest, read_record
+from convmixer_jax.data.datasets import Dataset, find_dataset, from_record, to_record
 from convmixer_jax.errors import UserError
 from convmixer_jax.runs import files
 from convmixer_jax.runs.checkpoint import Checkpoints
 from convmixer_jax.runs.provenance import describe
+from convmixer_jax.runs.steps import DamagedError
 from convmixer_jax.training.assembly import Experiment
 from convmixer_jax.training.given import Given, begin_with, converted_state, read_initial
 from convmixer_jax.training.state import TrainState, from_tree, to_tree
@@ -55,32 +57,36 @@ def check_same_data(workdir: Path, record: dict[str, Any] | None, data_digest: s
         )
 
 
-def write_record(workdir: Path, config: ConfigDict, record: dict[str, Any] | None, data_digest: str) -> None:
+def recorded_dataset(config: ConfigDict, workdir: Path, data_dir: Path, record: dict[str, Any] | None) -> Dataset:
+    """Returns what config.dataset names, with the classes that the run began with.
+
+    record: what `check_same_run` returned. Raises UserError where there is no such data set, or it has other classes.
+    """
+    known = from_record(record.get("dataset") if record else None, str(workdir / CONFIG_FILE))
+    return find_dataset(config.dataset, data_dir, known=known, image_size=config.image_size, crop_pct=config.crop_pct)
+
+
+def write_record(workdir: Path, experiment: Experiment, record: dict[str, Any] | None, data_digest: str) -> None:
     """Writes config.json: the resolved config, the digest of the training data, this start and the earlier ones.
+
+    Where the data set is no row of DATASETS, its classes and sizes, too.
 
     To be called once all checks have passed: a refused start leaves the record as it was.
     """
     start = describe()
     earlier = [*record.get("earlier_starts", []), {name: record.get(name) for name in start}] if record else []
     if jax.process_index() == 0:
-        values = {"config": to_plain(config), "data_digest": data_digest, **start, "earlier_starts": earlier}
+        config, known = experiment.config, to_record(experiment.config.dataset, experiment.dataset)
+        found = {"dataset": known} if known else {}
+        values = {"config": to_plain(config), "data_digest": data_digest, **found, **start, "earlier_starts": earlier}
         files.write_json(workdir / CONFIG_FILE, values)
-
-
-def choose_step(checkpoints: Checkpoints, workdir: Path, step: int | None) -> int:
-    """Returns `step`, or the newest one where it is None. Raises UserError where there is none such."""
-    saved = checkpoints.steps()
-    if not saved:
-        raise UserError(f"--workdir {workdir} has no checkpoint: train first (--mode train)")
-    if step is not None and step not in saved:
-        raise UserError(f"--step is {step}: {workdir} has checkpoints of steps {', '.join(map(str, saved))}")
-    return saved[-1] if step is None else step
 
 
 def restore_state(experiment: Experiment, checkpoints: Checkpoints, step: int) -> tuple[TrainState, dict[str, Any]]:
     """Returns (state, meta) of a saved step, laid out for this run's devices.
 
-    Raises UserError where the checkpoint is of another run than its workdir's config.json says, or does not fit.
+    Raises UserError where the checkpoint is of another run than its workdir's config.json says, or does not fit;
+    DamagedError where it is not what was saved.
     """
     tree, meta = checkpoints.restore(step, to_tree(experiment.abstract_state))
     if meta["config_digest"] != digest(experiment.config):
@@ -94,23 +100,48 @@ def restore_state(experiment: Experiment, checkpoints: Checkpoints, step: int) -
 def initial_weights(experiment: Experiment, checkpoints: Checkpoints, say: Callable[[str], None]) -> Given | None:
     """Returns what config.init_from names, where it names something and there is no checkpoint; says what is odd.
 
-    Raises UserError where it does not fit.
+    Raises UserError where it does not fit, and where all checkpoints that there were are damaged.
     """
+    check_not_lost(checkpoints)
     given = read_initial(experiment) if checkpoints.saved is None else None
     for line in given.told if given else ():
         say(line)
     return given
 
 
-def first_state(
-    experiment: Experiment, checkpoints: Checkpoints, given: Given | None
-) -> tuple[TrainState, dict[str, Any]]:
-    """Returns (state, meta) of the newest checkpoint; where there is none, fresh weights and an empty meta.
+def check_not_lost(checkpoints: Checkpoints) -> None:
+    """Raises UserError where there were checkpoints and none is good: a run is not begun again without a word."""
+    lost = checkpoints.lost()
+    if lost and checkpoints.saved is None:
+        raise UserError(
+            f"no checkpoint in {checkpoints.directory} is good: put a copy of one there, or use another --workdir; to "
+            f"begin again in this one remove {lost[0].parent}, which holds {', '.join(path.name for path in lost)}"
+        )
 
-    given: what `initial_weights` returned, taken instead of fresh weights.
+
+def first_state(
+    experiment: Experiment, checkpoints: Checkpoints, given: Given | None, say: Callable[[str], None]
+) -> tuple[TrainState, dict[str, Any]]:
+    """Returns (state, meta) of the newest good checkpoint; where there is none, fresh weights and an empty meta.
+
+    Sets those aside that are damaged, and says so. given: what `initial_weights` returned, taken instead of fresh
+    weights. Raises UserError where all checkpoints are damaged, or one does not fit.
     """
-    if checkpoints.saved is not None:
-        return restore_state(experiment, checkpoints, checkpoints.saved)
+
+    def read(step: int) -> tuple[TrainState, dict[str, Any]]:
+        return restore_state(experiment, checkpoints, step)
+
+    restored = None
+    while checkpoints.saved is not None and restored is None:
+        try:
+            restored = checkpoints.read_newest(read, checkpoints.saved)
+        except DamagedError as damage:
+            checkpoints.set_aside(damage, checkpoints.saved)
+    for line in [*checkpoints.told, *(restored[2] if restored else [])]:
+        say(line)
+    if restored:
+        return restored[1]
+    check_not_lost(checkpoints)
     fresh = experiment.init_state(np.uint32(experiment.config.seed))
     return (begin_with(experiment, fresh, given) if given else fresh), {}
 
@@ -127,14 +158,19 @@ class Evaluated:
 
 
 def saved_state(experiment: Experiment, workdir: Path, step: int | None) -> Evaluated:
-    """Returns a workdir's checkpoint of `step`, None for the newest, or a converted directory's weights, step 0.
+    """Returns a workdir's checkpoint of `step`, or a converted directory's weights, step 0.
 
-    Raises UserError where there is none, or it does not fit.
+    step: None for the newest good one. Raises UserError where there is none, or it does not fit.
     """
     if is_converted(workdir):
         state, told = converted_state(experiment, workdir, step)
         return Evaluated(state, UNKNOWN_META, 0, "raw", told)
     with contextlib.closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
-        chosen = choose_step(checkpoints, workdir, step)
-        state, meta = restore_state(experiment, checkpoints, chosen)
-    return Evaluated(state, meta, chosen, experiment.config.eval_params, [])
+        found = checkpoints.read_newest(lambda number: restore_state(experiment, checkpoints, number), step)
+        saved = ", ".join(map(str, checkpoints.steps()))
+    if found is None and not saved:
+        raise UserError(f"--workdir {workdir} has no checkpoint: train first (--mode train)")
+    if found is None:
+        raise UserError(f"--step is {step}: {workdir} has checkpoints of steps {saved}")
+    number, (state, meta), told = found
+    return Evaluated(state, meta, number, experiment.config.eval_params, told)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from convmixer_jax.data.datasets import open_split
+from convmixer_jax.data.host_batches import Reading
+from convmixer_jax.data.host_crops import ResizedCrop
 from convmixer_jax.data.inputs import EvalInput, TrainInput
 from convmixer_jax.training.assembly import Experiment, channel_statistics
 from convmixer_jax.training.mesh import over_data, replicated
@@ -33,14 +35,26 @@ def load_evaluation(experiment: Experiment, data_dir: Path, split: str) -> EvalI
     """Returns a split in batches for evaluation."""
     config, mesh = experiment.config, experiment.mesh
     examples = open_split(experiment.dataset, split, data_dir, config.val_fraction, config.train_examples)
-    return experiment.inputs.evaluation(examples, replicated(mesh), over_data(mesh), experiment.eval_batch_size)
+    # "val" are training images held out, with the same bad ones among them. A test split gives a score to compare with
+    # that of others, so it is whole or an error.
+    reading = Reading(skip_bad=split == "val" and config.on_bad_example == "skip")
+    layout = replicated(mesh), over_data(mesh)
+    return experiment.inputs.evaluation(examples, *layout, experiment.eval_batch_size, reading)
+
+
+def training_reading(experiment: Experiment) -> Reading:
+    """Returns how training images are read: what the host does to them, and what becomes of bad ones."""
+    config = experiment.config
+    crop = ResizedCrop(**config.augment.random_resized_crop) if experiment.crop_on_host else None
+    return Reading(crop, skip_bad=config.on_bad_example == "skip")
 
 
 def load_inputs(experiment: Experiment, data_dir: Path) -> Inputs:
     """Opens the splits; the resident path reads them whole and puts them on the devices."""
     config, mesh = experiment.config, experiment.mesh
     train = open_split(experiment.dataset, "train", data_dir, config.val_fraction, config.train_examples)
-    source = experiment.inputs.train(train, replicated(mesh), over_data(mesh), config.seed, config.batch_size)
+    layout = replicated(mesh), over_data(mesh)
+    source = experiment.inputs.train(train, *layout, config.seed, config.batch_size, training_reading(experiment))
     splits = dict.fromkeys([experiment.eval_split, "test"])
     evaluations = {split: load_evaluation(experiment, data_dir, split) for split in splits}
     return Inputs(train.digest(), source, evaluations)

@@ -57,9 +57,10 @@ def digits_config(
     kernel_size: int,
     order: tuple[str, ...] = ("pad_and_crop", "random_resized_crop", "horizontal_flip"),
     ops: str = "channel_major",
+    bn_group_size: int = 0,
     **changes: Any,
 ) -> ConfigDict:
-    """Order: of augmentations. ops: how the model is computed. changes: of top-level fields."""
+    """Order: of augmentations. ops, bn_group_size: config.model's. changes: of top-level fields."""
     config = get_base()
     config.dataset = "digits"
     config.seed = SEED
@@ -71,6 +72,7 @@ def digits_config(
     config.label_smoothing = 0.1
     config.model.dim, config.model.depth = 8, 1
     config.model.patch_size, config.model.kernel_size, config.model.ops = 1, kernel_size, ops
+    config.model.bn_group_size = bn_group_size
     config.optimizer.eps = 2e-2
     config.schedule.name = "constant"
     config.schedule.learning_rate = 2e-3

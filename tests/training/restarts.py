@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from convmixer_jax.config import get_base
 from convmixer_jax.runs.checkpoint import Checkpoints
+from convmixer_jax.runs.manifest import MANIFEST_FILE
 from convmixer_jax.training.assembly import assemble
 from convmixer_jax.training.resume import restore_state
 from tests.training.steps import bits
@@ -48,10 +49,10 @@ def start(workdir: Path, settings: dict) -> subprocess.Popen:
 
 
 def kill_after_checkpoint(workdir: Path, settings: dict, step: int) -> None:
-    """Starts the run and kills it once the checkpoint of `step` is complete, which its rename makes it."""
-    process, folder = start(workdir, settings), workdir / "checkpoints" / str(step)
+    """Starts the run and kills it once the checkpoint of `step` is durable, which its manifest makes it."""
+    process, manifest = start(workdir, settings), workdir / "checkpoints" / str(step) / MANIFEST_FILE
     give_up = time.monotonic() + DEADLINE
-    while not folder.exists():
+    while not manifest.exists():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < give_up
         time.sleep(0.001)

@@ -10,7 +10,6 @@ from convmixer_jax.errors import UserError
 from convmixer_jax.training.capacity import (
     Need,
     Request,
-    check_data_fit,
     check_fits,
     evaluation_mistakes,
     loading_mistakes,
@@ -134,19 +133,6 @@ def test_the_need_of_a_program_counts_what_is_written_over_once():
     over = jax.jit(lambda x: x + 1, donate_argnums=0).lower(values).compile()
     assert (program_need(both).held, program_need(over).held) == (8000, 4000)
     assert program_need(both).total == 8000 + program_need(both).temporary
-
-
-def test_data_alone_can_be_too_much():
-    resident = dataclasses.replace(request(), data_bytes=192_860_000_000)
-    for limit in (None, 192_860_000_000):
-        check_data_fit(limit, resident)
-    check_data_fit(0, request())  # streamed
-    with pytest.raises(UserError) as refused:
-        check_data_fit(192_859_999_999, resident)
-    assert str(refused.value) == (
-        "config.input is 'resident': the training data need 192.86 GB on each device and there are 192.86 GB; "
-        "take config.input=stream"
-    )
 
 
 MORE = "a machine with more memory"

@@ -7,7 +7,7 @@ from convmixer_jax.data.datasets import DATASETS
 from convmixer_jax.errors import UserError
 from convmixer_jax.models.variants import VARIANTS
 from convmixer_jax.training.assembly import choose_ops
-from convmixer_jax.training.checks import OF_EVERY_VARIANT, check_against_dataset, check_model
+from convmixer_jax.training.checks import OF_EVERY_VARIANT, check_against_dataset, check_against_mesh, check_model
 from convmixer_jax.training.mesh import make_mesh
 from tests.config_values import OTHER, base_with
 
@@ -46,6 +46,10 @@ MISTAKES = {
         {"model.variant": "staged", "model.dim": 100},
         "config.model.dim is 100: the variant 'staged' needs a multiple of 8",
     ),
+    "groups of a norm without statistics": (
+        {"model.norm": "layer", "model.bn_group_size": 16},
+        "config.model.bn_group_size is 16: the norm 'layer' (config.model.norm) has no statistics of a batch; set it",
+    ),
     "no such variant": ({"model.variant": "stagd"}, "config.model.variant is 'stagd' (did you mean staged?)"),
 }
 
@@ -71,3 +75,25 @@ def test_what_the_fast_operations_do_not_know_takes_the_reference_and_says_why(a
     assert found == ("reference", "channel_major: it does not know the block 'bottleneck'")
     reference = base_with(**(values | {"model.ops": "reference"}))
     assert choose_ops(reference, DATASETS["cifar10"], make_mesh(1)) == ("reference", None)
+
+
+# On 8 devices. What does not fit: the group, the batch, its micro-batches, and what is said of it.
+GROUPS = {
+    "no divisor of the batch": (24, 64, 1, "it must divide config.batch_size, 64; 8, a device's share, does"),
+    "more than a micro-batch": (64, 64, 2, "it must divide config.batch_size / config.accumulate_steps, 64 / 2; 4,"),
+    "less than a device": (8, 96, 1, "each of the 8 devices has 12 examples of a micro-batch of 96; take a divisor"),
+}
+
+
+@pytest.mark.parametrize("group, batch, parts, told", GROUPS.values(), ids=GROUPS)
+def test_groups_that_are_not_whole_are_refused(group, batch, parts, told):
+    values = {"batch_size": batch, "accumulate_steps": parts, "model.bn_group_size": group}
+    with pytest.raises(UserError) as caught:
+        check_against_mesh(base_with(**values), make_mesh(8))
+    assert str(caught.value).startswith(f"config.model.bn_group_size is {group}: {told}")
+
+
+@pytest.mark.parametrize("group, parts", [(2, 1), (8, 1), (16, 1), (64, 1), (4, 2), (32, 2)])
+def test_whole_groups_are_taken(group, parts):
+    values = {"batch_size": 64, "accumulate_steps": parts, "model.bn_group_size": group}
+    check_against_mesh(base_with(**values), make_mesh(8))

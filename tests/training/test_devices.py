@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from convmixer_jax.planning.program_text import read_collectives
 from convmixer_jax.runs.checkpoint import Checkpoints
 from convmixer_jax.training.resume import first_state
 from tests.training.digits import (
@@ -50,6 +51,33 @@ def test_the_compiled_step_splits_the_work_and_sends_only_sums(changes):
     assert 1 / 8 <= share < 1 / 8 * 1.02
 
 
+# Of a device's 8 examples, all; slower, those of two devices and a half.
+GROUPS = [
+    ({}, 8),
+    (OTHERS[0], 8),
+    *(pytest.param(changes, size, marks=pytest.mark.slow) for changes in ({}, *OTHERS) for size in (4, 16)),
+]
+
+
+@pytest.mark.parametrize("changes, size", GROUPS)
+def test_groups_of_examples_have_the_same_statistics_on_8_devices(changes, size):
+    one, eight = (train("float32", 3, devices, bn_group_size=size, **changes) for devices in (1, 8))
+    assert_same_run(one, [eight])
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        assert_same_run(train("float32", 3, 8, **changes), [eight])
+
+
+@pytest.mark.parametrize("changes", [{}, OTHERS[0]])
+def test_a_group_within_a_device_sends_gradients_and_averages_alone(changes):
+    trained = train("float32", 3, 8, bn_group_size=8, **changes)
+    found = read_collectives(trained.program.as_text())
+    assert {(each.kind, each.group) for each in found} == {("all-reduce", 8)}
+    state = trained.state
+    expected = sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.batch_stats)))
+    # And the sums of the metrics: numbers of a few bytes.
+    assert expected <= sum(each.payload for each in found) <= expected + 64
+
+
 def test_a_checkpoint_of_8_devices_goes_to_1_and_back(tmp_path):
     trained, one = train("float32", 3, 8), train("float32", 3, 1)
     changed = bits(trained.state.params)
@@ -62,5 +90,5 @@ def test_a_checkpoint_of_8_devices_goes_to_1_and_back(tmp_path):
         copies = {np.asarray(shard.data).tobytes() for shard in leaf.addressable_shards}
         assert len(copies) == 1, "every device has the same"
     # A run that starts again finds the newest by itself.
-    found, _ = first_state(one.experiment, Checkpoints(tmp_path / "for_8", read_only=True), None)
+    found, _ = first_state(one.experiment, Checkpoints(tmp_path / "for_8", read_only=True), None, print)
     assert bits(found) == bits(trained.state)

@@ -23,6 +23,7 @@ def trained(devices: int, fsdp_devices: int) -> Trained:
     return train("float32", KERNEL_SIZE, devices, order=("horizontal_flip",), **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fsdp_devices", FSDP)
 def test_twenty_updates_are_those_of_one_device(fsdp_devices):
     eight = trained(8, fsdp_devices)

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from convmixer_jax.command_line import parse
+from convmixer_jax.data.datasets import DATASETS
 from convmixer_jax.inference.loading import Asked, read_place
 from convmixer_jax.inference.saving import save
 from convmixer_jax.main import main
 from convmixer_jax.runs.checkpoint import Checkpoints
 from convmixer_jax.training import resume, runner
 from convmixer_jax.training.assembly import Experiment, assemble
-from convmixer_jax.training.given import begin_with, read_initial
+from convmixer_jax.training.given import begin_with, other_classes, read_initial
 from convmixer_jax.training.resume import first_state, initial_weights
 from convmixer_jax.training.state import TrainState
 from tests.commands import DIGITS, ONE_EPOCH, SMALL
@@ -101,6 +102,14 @@ def test_as_many_other_classes_get_a_fresh_head(untrained):
         assert ("params/head/bias" in given.arrays, "params/stem_conv/bias" in given.arrays) == (kept, True)
 
 
+def test_identifiers_are_names_of_the_same_classes(untrained):
+    description, row = read_place(untrained, Asked()).description, DATASETS["tiny_imagenet"]
+    identified = dataclasses.replace(description, num_classes=200, class_names=row.other_names)
+    assert other_classes(identified, row) == ""
+    backwards = dataclasses.replace(identified, class_names=row.other_names[::-1])
+    assert other_classes(backwards, row).startswith("class 0 is 'n")
+
+
 def test_another_head_is_fresh_where_it_is_other(untrained):
     fresh, state, told = begin(assembled("--config.init_from=run", "--config.model.head=bn_dropout"))
     assert told == [
@@ -152,7 +161,7 @@ def test_a_fine_tuned_run_is_resumed_without_what_it_began_with(untrained, tmp_p
     experiment, told = assembled(*ONE_EPOCH, "--config.init_from=run"), []
     with contextlib.closing(Checkpoints(tmp_path / "tuned/checkpoints")) as checkpoints:
         given = initial_weights(experiment, checkpoints, told.append)
-        state, _ = first_state(experiment, checkpoints, given)
+        state, _ = first_state(experiment, checkpoints, given, told.append)
     assert (given, told, int(state.step)) == (None, [], 22)
 
 

@@ -18,7 +18,7 @@ from convmixer_jax.errors import ExitCode
 from convmixer_jax.runs.checkpoint import Checkpoints
 from convmixer_jax.runs.clock import Timeline
 from convmixer_jax.runs.signals import StopRequest
-from convmixer_jax.training import loop, runner
+from convmixer_jax.training import evaluate, loop, runner
 from convmixer_jax.training.dispatch import next_batches
 from convmixer_jax.training.pace import Pace
 from tests.training.restarts import result, rows
@@ -118,6 +118,29 @@ def test_several_at_once_are_the_same_run(runs, steps, counts):
     assert several.saved == one.saved
     assert rows(several.workdir) == rows(one.workdir)
     assert result(several.workdir) == result(one.workdir)
+
+
+def test_a_signal_in_an_evaluation_abandons_it_and_the_next_start_makes_it_first(runs, tmp_path):
+    """Of the one after update 12, where no checkpoint is due."""
+    before_batch: list[int] = []
+    sums = evaluate.summarise_evaluation
+
+    def interrupt(batches):
+        before_batch.append(len(batches))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return sums(batches)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "summarise_evaluation", interrupt)
+        stopped = run(tmp_path, 8)
+    # The moving average and the plain weights are evaluated one after the other; the signal comes between the two.
+    assert (stopped.code, list(stopped.saved), len(before_batch)) == (ExitCode.STOPPED, [7, 12], 1)
+    assert [row["step"] for row in rows(tmp_path)] == [5, 10]
+    resumed = run(tmp_path, 8)
+    assert resumed.code == ExitCode.DONE
+    assert resumed.saved == {step: state for step, state in runs[1].saved.items() if step > 12}
+    assert rows(tmp_path) == rows(runs[1].workdir)
+    assert result(tmp_path) == result(runs[1].workdir)
 
 
 def test_a_signal_is_seen_between_two_dispatches_and_the_next_start_may_take_other_ones(runs, tmp_path):

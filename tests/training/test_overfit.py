@@ -36,6 +36,7 @@ def images_at_hand():
     return dataset, load_split(dataset, "train", data_dir, train_examples=IMAGES)
 
 
+@pytest.mark.slow
 def test_64_images_are_learnt_by_heart(mesh):
     dataset, examples = images_at_hand()
     assert len(np.unique(examples.label)) == 10

@@ -47,7 +47,7 @@ def test_rows_and_speeds(hands, capsys):
     reports.write(40, sums_of(10), 0.5)
     with run.waiting_for_input():
         hands.now += 1
-    with run.pause():
+    with run.pause("save"):
         hands.now += 60
     hands.now += 3
     reports.write(45, sums_of(5, skipped=1), 0.25)
@@ -84,3 +84,31 @@ def test_other_processes_write_nothing():
     reports = Reports(None, Progress(100, 0, 10, False), RunClock(), batch_size=10, steps_per_epoch=20, step=0)
     reports.write(10, sums_of(10), 0.5)
     reports.write_evaluation(20, "test", {"n": 50, "top1": 0.5})
+
+
+def test_a_failed_save_is_a_row_and_a_warning(hands, capsys):
+    log = Log()
+    for kept in (log, None):  # the second as in all processes but the first
+        reports = Reports(kept, Progress(100, 30, 10), RunClock(), batch_size=10, steps_per_epoch=20, step=30)
+        reports.write_failed_save(40, "too little space")
+    assert log.rows == [{"step": 40, "epoch": 2.0, "save/failed": 1, "save/reason": "too little space"}]
+    assert capsys.readouterr().err.splitlines() == ["warning: checkpoint 40 could not be saved: too little space"] * 2
+
+
+def test_replaced_examples_are_counted_where_they_may_be():
+    log, run = Log(), RunClock()
+    asked = []
+    reports = Reports(
+        log,
+        Progress(100, 30, 10, False),
+        run,
+        batch_size=10,
+        steps_per_epoch=20,
+        step=30,
+        replaced=lambda updates: asked.append(updates) or 3,
+    )
+    run.start_updates()
+    reports.write(40, sums_of(10), 0.5)
+    reports.write(45, sums_of(5), 0.5)
+    assert asked == [range(30, 40), range(40, 45)]
+    assert [row["perf/replaced_examples"] for row in log.rows] == [3, 3]
