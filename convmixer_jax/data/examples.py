@@ -70,7 +70,7 @@ class Examples:
     def digest(self) -> str:
         """Returns the SHA-256 of all pixels and labels in their order, in hexadecimal; with an origin, that of it."""
         if self.origin is not None:
-            return _digest_of_files(self.origin.sizes(), self.label)
+            return _digest_of_files(((*file, b"") for file in self.origin.sizes()), self.label)
         sha = hashlib.sha256(np.ascontiguousarray(self.image).data)
         sha.update(np.ascontiguousarray(self.label, dtype="<i4").data)
         return sha.hexdigest()
@@ -120,13 +120,14 @@ class EncodedImages(abc.ABC):
         It is the same wherever the data set lies, and quick, since no image is opened: other bytes of the same number
         are not noticed. Raises UserError for a file that is missing.
         """
-        return _digest_of_files(self.sizes(), self.label)
+        return _digest_of_files(((*file, b"") for file in self.sizes()), self.label)
 
 
-def _digest_of_files(sizes: Iterable[tuple[str, int]], label: np.ndarray) -> str:
+def _digest_of_files(files: Iterable[tuple[str, int, bytes]], label: np.ndarray) -> str:
+    """Returns the digest of names, sizes, samples of the files' bytes, which may be empty, and labels."""
     sha = hashlib.sha256()
-    for name, size in sizes:
-        sha.update(f"{name}\0{size}\n".encode())
+    for name, size, sample in files:
+        sha.update(f"{name}\0{size}\n".encode() + sample)
     sha.update(np.ascontiguousarray(label, dtype="<i4").data)
     return sha.hexdigest()
 
@@ -180,11 +181,8 @@ class ImageFiles(EncodedImages):
         """
         if not self.digest_looks_inside:
             return super().digest()
-        sha = hashlib.sha256()
-        for name, (size, sample) in zip(self._names(), self._of_each(_sampled), strict=True):
-            sha.update(f"{name}\0{size}\n".encode() + sample)
-        sha.update(np.ascontiguousarray(self.label, dtype="<i4").data)
-        return sha.hexdigest()
+        sampled = zip(self._names(), self._of_each(_sampled), strict=True)
+        return _digest_of_files(((name, *facts) for name, facts in sampled), self.label)
 
     def _names(self) -> Iterator[str]:
         return (name.decode() for name in self.name.tolist())
