@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from convmixer_jax.data.datasets import DATASETS, OPENERS
 from convmixer_jax.data.examples import Examples
 from convmixer_jax.data.sources.cifar import load_cifar
 from convmixer_jax.prepare import main
-from convmixer_jax.preparing import archives, checked
+from convmixer_jax.preparing import archives, checked, counting
 from convmixer_jax.preparing.checked import examine, prepare_cifar
 from convmixer_jax.preparing.preparations import PREPARATIONS, Preparation, find_preparation
 from tests.data.archives import archive_bytes, spec_with, write_archive, write_python_folder
@@ -26,6 +27,12 @@ from tests.preparing.tiny import use_small_tiny, write_tiny
 pytestmark = pytest.mark.usefixtures("elsewhere")
 ROOT = Path(__file__).parents[1]
 ARCHIVE = archive_bytes()
+
+
+@pytest.fixture(autouse=True)
+def no_lines_of_progress(monkeypatch):
+    """On a slow machine there would be some, ten seconds apart, beside what a command tells."""
+    monkeypatch.setattr(counting, "_LINE_EVERY_S", math.inf)
 
 
 @pytest.fixture
