@@ -119,6 +119,8 @@ MAY_IMPORT = {
     "predict": ("commands", "errors", "inference", "runs.files", "runs.progress"),
     "checkpoints": ("command_line", "commands", "errors", "runs"),
     "ledger": ("command_line", "commands", "errors", "runs.ledger", "runs.progress"),
+    "crashing": ("errors", "main", "runs", "training.assembly"),
+    "crashtest": ("command_line", "commands", "crashing", "errors", "measuring", "runs"),
     "preparing": ("data", "errors", "runs.files", "runs.progress"),
     "prepare": ("command_line", "commands", "errors", "preparing", "runs.progress", "runs.signals"),
 }  # fmt: skip
