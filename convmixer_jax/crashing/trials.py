@@ -39,12 +39,13 @@ class Order:
 
 @dataclasses.dataclass
 class Event:
-    """A fault, and how its start ended. seconds: from the fault to the end of the last process. lost: updates that the
-    next start made again, None where that is not known.
+    """A fault, and how its start (counted from 1) ended.
 
-    noticed: whether the run, or a look at its checkpoints, told of it.
+    seconds: from the fault to the end of the last process. lost: updates that the next start made again, None where
+    that is not known. noticed: whether the run, or a look at its checkpoints, told of it.
     """
 
+    start: int
     kind: str
     moment: str
     happened: bool
@@ -109,8 +110,11 @@ class Disturbed:
             return False
         finally:
             start.end()
+        if self._begins_again(codes, start):
+            return self.disturb(kind, draws)
         seconds = None if happened.at is None else max(start.ended.values()) - happened.at
-        event = Event(kind, str(happened.moment), happened.at is not None, codes, seconds, noticed=any(codes))
+        moment, hit = str(happened.moment), happened.at is not None
+        event = Event(self.trial.starts, kind, moment, hit, codes, seconds, noticed=any(codes))
         self.trial.events.append(event)
         problem = wrong_codes(self.setup, fault, happened, codes)
         if problem:
@@ -126,7 +130,7 @@ class Disturbed:
         """Notes whether the run told of the fault, and in time."""
         said = start.said()
         if event.kind == FULL:
-            event.noticed = event.noticed or "could not be saved" in said
+            event.noticed = event.happened = event.noticed or "could not be saved" in said  # else nothing was written
         if event.kind == "suspended a while":
             event.noticed = True  # there is nothing to tell
         gentle = set(event.codes) <= {75}
@@ -165,13 +169,18 @@ class Disturbed:
                 start.end()
             if not any(codes):
                 return True
-            if REFUSED in codes and ALL_LOST in start.said():  # as the message says
-                self.check_set_aside()
-                shutil.rmtree(self.checkpoints / steps.QUARANTINE)
-                continue
-            self.wrong(f"exit codes {codes} of a start that nothing happened to")
-            return False
+            if not self._begins_again(codes, start):
+                self.wrong(f"exit codes {codes} of a start that nothing happened to")
+                return False
         return False
+
+    def _begins_again(self, codes: list[int], start: Start) -> bool:
+        """Whether the start refused to go on since all checkpoints are lost; then does as its message says."""
+        if REFUSED not in codes or ALL_LOST not in start.said():
+            return False
+        self.check_set_aside()
+        shutil.rmtree(self.checkpoints / steps.QUARANTINE)
+        return True
 
     def check_set_aside(self) -> None:
         """The newest step was damaged, so a start has looked at it: it must be in quarantine, and not lost."""
@@ -185,7 +194,10 @@ class Disturbed:
         """Notes for each fault how many updates were made again, and whether those are more than may be."""
         ledger = read_starts(ledger_path(self.workdir, 0))
         every = self.setup.checkpoint_every_steps
-        for event, began, next_began in zip(self.trial.events, self.began, self.began[1:], strict=False):
+        for event in self.trial.events:
+            if event.start == len(self.began):
+                continue  # nothing came after it
+            began, next_began = self.began[event.start - 1], self.began[event.start]
             of = [start for start in ledger if began <= start.began < next_began]
             after = [start.step for start in ledger if start.began >= next_began and start.step is not None]
             made = [line.step for start in of for line in start.lines if line.step is not None]

@@ -105,7 +105,7 @@ def test_every_difference_is_told(found, told):
 
 def test_the_table():
     def event(kind, *, codes, lost=None, happened=True):
-        return Event(kind, "now", happened, codes, 1.25 if happened else None, noticed=happened, lost=lost)
+        return Event(1, kind, "now", happened, codes, 1.25 if happened else None, noticed=happened, lost=lost)
 
     made = [
         Trial(Order(0, 0, ("SIGKILL",), "alone"), [event("SIGKILL", codes=[-9], lost=6), event("SIGINT", codes=[75])]),
