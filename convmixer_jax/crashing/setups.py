@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {
     "stop_grace_seconds": GRACE_SECONDS,
     # Long for what is done, and for a machine that does four times as much besides; a hang takes no less.
     "watchdog_seconds": 20.0,
-    "watchdog_compile_seconds": 60.0,
+    "watchdog_compile_seconds": 240.0,
 }
 
 

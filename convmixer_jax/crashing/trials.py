@@ -20,7 +20,7 @@ from convmixer_jax.crashing.starts import Start
 from convmixer_jax.runs import steps
 from convmixer_jax.runs.ledger import ledger_path, read_starts
 
-DEADLINE_S = 240.0  # of one start: whatever hangs is ended by its watchdog long before
+DEADLINE_S = 400.0  # of one start: whatever hangs is ended by its watchdog long before
 ALL_LOST = "no checkpoint in "  # begins the message of a run whose checkpoints are all damaged
 REFUSED = 2
 MOST_STARTS = 3  # without a fault, until the run is done; one is enough, unless all checkpoints are lost
