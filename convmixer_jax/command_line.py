@@ -23,6 +23,8 @@ from convmixer_jax.errors import UserError, suggest
 from convmixer_jax.presets import fill
 
 CACHE = Path("~/.cache/convmixer_jax")
+# "gs://bucket", and as a Path prints it.
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 DATA_DIR_HELP = f"data (default: $CONVMIXER_DATA_DIR, else {CACHE})"
 
 USAGE = """Train or evaluate a ConvMixer.
@@ -153,7 +155,15 @@ def check_recipe(config: object, recipe: Path | None, overridden: Iterable[str])
 
 
 def home_expanded(path: Path | str, flag: str) -> Path:
-    """Returns the path with a leading ~ or ~user replaced. Raises UserError where that user has no home."""
+    """Returns the path with a leading ~ or ~user replaced.
+
+    Raises UserError where that user has no home, and for a URL, which would become a folder of that name.
+    """
+    if URL.match(str(path)):
+        raise UserError(
+            f"{flag} {path}: a path is needed, not a URL; mount a bucket (gcsfuse BUCKET FOLDER for gs://, as "
+            "launch/tpu_vm.sh --bucket does on every host) and give the path below FOLDER"
+        )
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -49,25 +49,28 @@ def make_parser() -> Parser:
 def run(argv: Sequence[str] | None) -> ExitCode:
     """Plans what the command line names; raises UserError."""
     flags, rest = make_parser().parse_known_args(argv)
-    if flags.topology and flags.measure:
+    if flags.topology is not None and flags.measure:
         raise UserError("--measure: nothing can be run on chips that are absent; leave it out, or --topology")
     if flags.batch_size:
         rest.append(f"--config.batch_size={flags.batch_size}")
-    config = parse(["plan", *rest]).config
+    arguments = parse(["plan", *rest])
+    config = arguments.config
     keep_freed_memory()
-    if flags.topology:
+    if flags.topology is not None:
         import jax
 
         jax.config.update("jax_platforms", "cpu")  # a TPU of this machine is left alone
     # Programs for absent chips are of no use to a run here; those for this machine are the run's own.
-    start_jax(config.compilation_cache and not flags.topology)
+    start_jax(config.compilation_cache and flags.topology is None)
+    from convmixer_jax.data.datasets import find_dataset
     from convmixer_jax.planning.planner import plan_absent, plan_local
     from convmixer_jax.planning.report import plan_lines
 
-    if flags.topology:
-        plan = plan_absent(config, flags.topology, flags.efficiency, tell)
+    dataset = find_dataset(config.dataset, arguments.data_dir, image_size=config.image_size, crop_pct=config.crop_pct)
+    if flags.topology is not None:
+        plan = plan_absent(config, dataset, flags.topology, flags.efficiency, bool(flags.batch_size), tell)
     else:
-        plan = plan_local(config, flags.measure, tell)
+        plan = plan_local(config, dataset, flags.measure, tell)
     show("\n".join(plan_lines(plan)))
     if flags.json:
         show(json.dumps(plan))

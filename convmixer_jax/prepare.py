@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from convmixer_jax.command_line import DATA_DIR_HELP, data_folder, home_expanded
 from convmixer_jax.commands import Parser, end_process, run_command
 from convmixer_jax.errors import ExitCode, UserError
-from convmixer_jax.runs.progress import tell
-from convmixer_jax.runs.signals import Interrupted
+from convmixer_jax.runs.signals import StopRequest
 
 
 def make_parser() -> Parser:
@@ -33,8 +32,10 @@ def make_parser() -> Parser:
     return parser
 
 
-def run(argv: Sequence[str] | None) -> ExitCode:
+def run(argv: Sequence[str] | None, stop: StopRequest) -> ExitCode:
     """Prepares or verifies what the command line names; raises UserError."""
+    # What is downloaded and decoded until a signal lies there, whole.
+    stop.left = "stopped; run again to go on"
     flags = make_parser().parse_args(argv)
     data_dir = data_folder(flags.data_dir)
     archive = home_expanded(flags.archive, "--from") if flags.archive else None
@@ -54,16 +55,12 @@ def run(argv: Sequence[str] | None) -> ExitCode:
         raise UserError(
             f"{error.filename} cannot be looked at ({error.strerror}): choose a --data_dir that you may read and write"
         ) from error
-    except Interrupted as signalled:
-        # What is downloaded and decoded so far lies there, whole.
-        tell(f"{str(signalled).partition(':')[0]}: stopped; run again to go on")
-        return ExitCode.STOPPED
     return ExitCode.DONE
 
 
 def main(argv: Sequence[str] | None = None) -> ExitCode:
     """Runs the command line; returns the exit code."""
-    return run_command(lambda stop: run(argv))
+    return run_command(lambda stop: run(argv, stop))
 
 
 if __name__ == "__main__":

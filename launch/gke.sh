@@ -19,57 +19,32 @@
 # TPUs: https://cloud.google.com/kubernetes-engine/docs/how-to/tpus  GPUs: .../how-to/gpus
 # Bucket: https://cloud.google.com/kubernetes-engine/docs/how-to/cloud-storage-fuse-csi-driver-setup
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/common.sh
-source "$root/launch/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-kind=${1:-}
-shift || true
+kind='' name='' image='' type='' bucket='' claim='' service_account='' namespace=default
+restarts=20 nodes='' gpus='' accelerator='' spot=false apply=false
+places=(kind name) switches=(apply spot) wholes=(restarts nodes gpus)
+words=(image type bucket claim service_account namespace accelerator)
+parse "$@"
+
 case $kind in
-  --help | -h) show_help; exit 0 ;;
   tpu | gpu) ;;
   '') fail "tpu or gpu? (--help shows all)" ;;
   *) unknown "$kind" ;;
 esac
-name='' image='' type='' bucket='' claim='' account='' namespace=default restarts=20 nodes='' gpus='' accelerator=''
-spot=false apply=false arguments=()
-while (($#)); do
-  case $1 in
-    --help | -h) show_help; exit 0 ;;
-    --dry-run) dry_run=true ;;
-    --apply) apply=true ;;
-    --spot) spot=true ;;
-    --image) value "$@"; image=$2; shift ;;
-    --type) value "$@"; type=$2; shift ;;
-    --bucket) value "$@"; bucket=${2#gs://}; shift ;;
-    --claim) value "$@"; claim=$2; shift ;;
-    --service_account) value "$@"; account=$2; shift ;;
-    --namespace) value "$@"; namespace=$2; shift ;;
-    --restarts) whole "$@"; restarts=$2; shift ;;
-    --nodes) whole "$@"; nodes=$2; shift ;;
-    --gpus) whole "$@"; gpus=$2; shift ;;
-    --accelerator) value "$@"; accelerator=$2; shift ;;
-    --) shift; arguments=("$@"); break ;;
-    -*) unknown "$1" ;;
-    *) [[ -z $name ]] || unknown "$1"; name=$1 ;;
-  esac
-  shift
-done
-
-dns='^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$'
 [[ -n $name ]] || fail "which name? launch/gke.sh $kind NAME --image IMAGE ..."
-[[ $name =~ $dns ]] || fail "NAME is '$name': at most 40 small letters, digits and - are accepted"
+need_name "$name" 40
 [[ $namespace =~ ^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$ ]] || fail "--namespace is '$namespace': small letters, digits and -"
 [[ -n $image ]] || fail "--image is missing (--help says how one is built)"
 [[ -n $bucket || -n $claim ]] || fail "--bucket or --claim is missing: the hosts share the workdir"
 [[ -z $bucket || -z $claim ]] || fail "--bucket and --claim exclude each other: both would be /runs"
-[[ $bucket != */* ]] || fail "--bucket is '$bucket': the name of a bucket is needed, without a path"
-[[ -z $bucket || -n $account ]] || fail "--service_account is missing: pods need one that may write to the bucket"
-((${#arguments[@]})) || fail "no flags for convmixer_jax.main: they come after --, such as -- --config configs/digits.py"
-[[ " ${arguments[*]} " == *" --workdir"[\ =]/runs/* ]] ||
-  fail "--workdir must lie in /runs/, such as --workdir /runs/$name: pods take their disks with them"
+[[ -z $bucket ]] || need_bucket_name
+[[ -z $bucket || -n $service_account ]] || fail "--service_account is missing: pods need one that may write to the bucket"
+need_arguments
+need_workdir_in /runs "pods take their disks with them"
 
-for text in "$image" "$bucket" "$claim" "$account" "$accelerator" "${arguments[@]}"; do
+for text in "$image" "$bucket" "$claim" "$service_account" "$accelerator" "${arguments[@]}"; do
   [[ $text != *[[:cntrl:]]* ]] || fail "a line break or control character in '${text//[[:cntrl:]]/?}'"
 done
 
@@ -148,7 +123,7 @@ fill RESTARTS "$restarts"
 fill GPUS "$gpus"
 fill ANNOTATIONS "$annotations"
 fill SELECTOR "$nodes_wanted"
-fill SERVICE_ACCOUNT "$(quote "${account:-default}")"
+fill SERVICE_ACCOUNT "$(quote "${service_account:-default}")"
 fill VOLUME "$volume"
 fill IMAGE "$(quote "$image")"
 fill FLAGS "$(flags)" # last: nothing in it is a mark of ours

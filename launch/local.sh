@@ -7,30 +7,20 @@
 #   --devices M   virtual CPU devices of each process (default 1)
 #   --dry-run     print the commands and run nothing
 #
-# Each line of output begins with the number of its process. SIGTERM and SIGINT go on to all of them: they save and
-# end. The exit code is the first that is not 0; a process that JAX aborted because another was lost counts as 76.
+# Each line of output begins with the number of its process. SIGTERM and SIGINT go on to all of them, as does a closed
+# terminal: they save and end. The exit code is the first that is not 0; a process that JAX aborted because another was lost counts as 76.
 # Once one has failed, those that do not end within GRACE seconds (default 60) are stopped.
 # $PYTHON is the interpreter (default: .venv of this checkout, else python3).
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/common.sh
-source "$root/launch/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-count='' devices=1 arguments=()
-while (($#)); do
-  case $1 in
-    --help | -h) show_help; exit 0 ;;
-    --dry-run) dry_run=true ;;
-    --devices) whole "$@"; devices=$2; shift ;;
-    --) shift; arguments=("$@"); break ;;
-    -*) unknown "$1" ;;
-    *) [[ -z $count ]] || unknown "$1"; whole N "$1"; count=$1 ;;
-  esac
-  shift
-done
+count='' devices=1
+places=(count) wholes=(devices)
+parse "$@"
 [[ -n $count ]] || fail "how many processes? launch/local.sh N -- FLAGS (--help shows more)"
-((${#arguments[@]})) || fail "no flags for convmixer_jax.main: they come after --, such as -- --config configs/digits.py"
-((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 501)) || fail "bash $BASH_VERSION is too old: 5.1 is needed"
+whole N "$count"
+need_arguments
 grace=${GRACE:-60}
 whole GRACE "$grace"
 
@@ -48,7 +38,7 @@ command=("$python" -m convmixer_jax.main "${arguments[@]}" "--coordinator=127.0.
 
 # What the reader of a terminal interrupts is this script alone; the last lines are still to be read.
 prefix() {
-  trap '' INT TERM
+  trap '' INT TERM HUP
   exec sed -u "s/^/[$1] /"
 }
 
@@ -64,11 +54,12 @@ for ((index = 0; index < count; index++)); do
   fi
 done
 $dry_run && exit 0
+exec 3>&2 2>/dev/null # bash's own words on jobs that a signal ended are source lines; the loop below tells it
 
 forward() {
   kill "-$1" "${pids[@]}" 2>/dev/null || true
 }
-trap 'forward TERM' TERM
+trap 'forward TERM' TERM HUP
 trap 'forward INT' INT
 
 # In a group of its own, which ends with this script: a process that waits for a lost one may do so for long.
@@ -88,6 +79,7 @@ while ((left)); do
     wait "${pids[index]}" 2>/dev/null || code=$?
     unset "pids[index]"
     left=$((left - 1))
+    ((code <= 128 || code > 192)) || say "[$index] was ended by SIG$(kill -l "$code")" 2>&3
     ((code == 134)) && code=76
     ((first)) || first=$code
   done

@@ -15,31 +15,13 @@
 # with 75; then, and after 76 or a lost process, the job is queued again and goes on from its newest checkpoint.
 # https://slurm.schedmd.com/sbatch.html
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/common.sh
-source "$root/launch/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 nodes='' gpus='' per=node name=convmixer time='' partition='' account='' restarts=20 python=$root/.venv/bin/python
-submit=false arguments=()
-while (($#)); do
-  case $1 in
-    --help | -h) show_help; exit 0 ;;
-    --dry-run) dry_run=true ;;
-    --submit) submit=true ;;
-    --nodes) whole "$@"; nodes=$2; shift ;;
-    --gpus) whole "$@"; gpus=$2; shift ;;
-    --per) value "$@"; per=$2; shift ;;
-    --name) value "$@"; name=$2; shift ;;
-    --time) value "$@"; time=$2; shift ;;
-    --partition) value "$@"; partition=$2; shift ;;
-    --account) value "$@"; account=$2; shift ;;
-    --restarts) whole "$@"; restarts=$2; shift ;;
-    --python) value "$@"; python=$2; shift ;;
-    --) shift; arguments=("$@"); break ;;
-    *) unknown "$1" ;;
-  esac
-  shift
-done
+submit=false
+words=(per name time partition account python) wholes=(nodes gpus restarts) switches=(submit)
+parse "$@"
 [[ -n $nodes ]] || fail "--nodes is missing"
 [[ -n $gpus ]] || fail "--gpus is missing: how many each node has"
 [[ $per == node || $per == gpu ]] || fail "--per is '$per': node or gpu"
@@ -47,7 +29,7 @@ for flag in name time partition account; do
   # They stand in comments of the script, where nothing can be quoted.
   [[ ${!flag} =~ ^[-A-Za-z0-9_.:,]*$ ]] || fail "--$flag is '${!flag}': letters, digits and - _ . : , are accepted"
 done
-((${#arguments[@]})) || fail "no flags for convmixer_jax.main: they come after --, such as -- --config configs/digits.py"
+need_arguments
 
 tasks=1
 [[ $per == node ]] || tasks=$gpus

@@ -9,9 +9,8 @@
 #
 # With --dry-run before the command: print what would be done and do nothing.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/common.sh
-source "$root/launch/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 log=$root/run.log pid_file=$root/run.pid code_file=$root/run.code
 
 # Python 3.11 or 3.12: the images for TPUs may have neither.
@@ -32,21 +31,18 @@ find_python() {
 # A checkpoint is published by renaming its folder, which gcsfuse does for as many files as it is told to.
 mount_bucket() {
   mountpoint -q "$root/bucket" && return
-  command -v gcsfuse >/dev/null || sudo apt-get install --yes --quiet gcsfuse ||
-    fail "gcsfuse is not installed: https://cloud.google.com/storage/docs/cloud-storage-fuse/install says how"
-  mkdir -p "$root/bucket"
+  command -v gcsfuse >/dev/null || run sudo apt-get install --yes --quiet gcsfuse ||
+    fail "gcsfuse is not installed: --prepare FILE with https://cloud.google.com/storage/docs/cloud-storage-fuse/install"
+  run mkdir -p "$root/bucket"
   run gcsfuse --implicit-dirs --rename-dir-limit=100000 "$1" "$root/bucket"
 }
 
 setup() {
   local bucket=''
-  while (($#)); do
-    case $1 in
-      --bucket) value "$@"; bucket=$2; shift ;;
-      *) unknown "$1" ;;
-    esac
-    shift
-  done
+  words=(bucket)
+  parse "$@"
+  [[ -z $bucket ]] || need_bucket_name
+  need_program make "sudo apt-get install make"
   if $dry_run; then
     run make -C "$root" env PYTHON=...
   else
@@ -56,13 +52,16 @@ setup() {
   [[ -z $bucket ]] || mount_bucket "$bucket"
 }
 
+# After a reboot another process may have the number.
 is_running() {
-  [[ -f $pid_file && ! -f $code_file ]] && kill -0 "$(<"$pid_file")" 2>/dev/null
+  [[ -f $pid_file && ! -f $code_file ]] && grep -qsa convmixer_jax.main "/proc/$(<"$pid_file")/cmdline"
 }
 
 start() {
-  (($#)) || fail "no flags for convmixer_jax.main"
+  arguments=("$@")
+  need_arguments
   is_running && fail "a run is going on here already: stop it first"
+  $dry_run || [[ -x $root/.venv/bin/python ]] || fail "there is no environment here yet: launch/tpu_vm.sh setup makes it"
   $dry_run && { quoted "$root/.venv/bin/python" -m convmixer_jax.main "$@"; return; }
   rm -f "$code_file" "$pid_file"
   # shellcheck disable=SC2016 # the inner shell's variables

@@ -4,6 +4,7 @@
 #   launch/tpu_queued.sh NAME --zone ZONE --type v4-32 --version tpu-ubuntu2204-base --bucket B [--spot]
 #                        [--attempts N] -- --config configs/cifar10.py --workdir bucket/cifar10
 #
+#   --prepare FILE as in tpu_vm.sh
 #   --bucket B     as in tpu_vm.sh: the workdir lies there, so that another slice goes on where the last one stopped
 #   --attempts N   how many slices are asked for in all (default 10)
 #   --poll S       seconds between two looks (default 60)
@@ -12,44 +13,27 @@
 #
 # Slice and queued resource are both called NAME. Started again with the same flags, it goes on watching. Ends with the
 # run's exit code; 76 where N attempts were not enough. 75, 76, a lost host and a slice that is suspended, preempted or
-# failed make another attempt; 0, 74 and what another attempt would not cure (1, 2) end it, after the last lines of the
-# logs. Then, and between attempts, the slice is deleted.
+# failed make another attempt; 0, 74 and what another attempt would not cure (1, 2; a slice that could not be set up three
+# times) end it, after the last lines of the logs. Then, and between attempts, the slice is deleted.
 # https://cloud.google.com/tpu/docs/queued-resources
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/common.sh
-source "$root/launch/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-name='' zone='' project='' type='' version='' bucket='' spot=false keep=false attempts=10 poll=60 arguments=()
-while (($#)); do
-  case $1 in
-    --help | -h) show_help; exit 0 ;;
-    --dry-run) dry_run=true ;;
-    --spot) spot=true ;;
-    --keep) keep=true ;;
-    --zone) value "$@"; zone=$2; shift ;;
-    --project) value "$@"; project=$2; shift ;;
-    --type) value "$@"; type=$2; shift ;;
-    --version) value "$@"; version=$2; shift ;;
-    --bucket) value "$@"; bucket=${2#gs://}; shift ;;
-    --attempts) whole "$@"; attempts=$2; shift ;;
-    --poll) whole "$@"; poll=$2; shift ;;
-    --) shift; arguments=("$@"); break ;;
-    -*) unknown "$1" ;;
-    *) [[ -z $name ]] || unknown "$1"; name=$1 ;;
-  esac
-  shift
-done
+name='' zone='' project='' type='' version='' bucket='' prepare='' spot=false keep=false attempts=10 poll=60
+places=(name) words=(zone project type version bucket prepare) wholes=(attempts poll) switches=(spot keep)
+parse "$@"
 [[ -n $name ]] || fail "which slice? launch/tpu_queued.sh NAME --zone ZONE ..."
-[[ $name =~ ^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$ ]] || fail "NAME is '$name': small letters, digits and - are accepted"
+need_name "$name" 63
 for flag in zone type version bucket; do
   [[ -n ${!flag} ]] || fail "--$flag is missing (--help shows an example)"
 done
-[[ $bucket != */* ]] || fail "--bucket is '$bucket': the name of a bucket is needed, without a path"
-((${#arguments[@]})) || fail "no flags for convmixer_jax.main: they come after --, such as -- --config configs/digits.py"
-[[ " ${arguments[*]} " == *" --workdir"[\ =]bucket/* ]] ||
-  fail "--workdir must lie in bucket/, such as --workdir bucket/$name: a slice takes its disks with it"
+need_bucket_name
+[[ -z $prepare || -r $prepare ]] || fail "--prepare is '$prepare': there is no such file to read"
+need_arguments
+need_workdir_in bucket "a slice takes its disks with it"
 need_program gcloud "https://cloud.google.com/sdk/docs/install"
+need_commit
 
 where=(--zone "$zone" ${project:+--project "$project"})
 queue() {
@@ -61,6 +45,9 @@ vm() {
   $dry_run && extra=(--dry-run)
   "$root/launch/tpu_vm.sh" "$command" "$name" "${where[@]}" "${extra[@]}" "$@"
 }
+setup() {
+  vm setup --bucket "$bucket" ${prepare:+--prepare "$prepare"}
+}
 
 # Prints the state of the queued resource; GONE where there is none. Fails where gcloud does, otherwise.
 state_of_queue() {
@@ -71,8 +58,9 @@ state_of_queue() {
   echo "${found:-GONE}"
 }
 
+# gcloud's message says why it failed; the slice is looked at again before another attempt.
 remove() {
-  queue delete "$name" --force --quiet
+  queue delete "$name" --force --quiet || say "error: $name could not be deleted, and goes on costing while it is there"
 }
 
 ask() {
@@ -113,6 +101,27 @@ verdict() {
     }'
 }
 
+# A connection may hang for ever.
+hosts() {
+  local told
+  told=$(timeout --kill-after=10 300 "$root/launch/tpu_vm.sh" status "$name" "${where[@]}" 2>/dev/null | verdict) ||
+    told=unknown
+  echo "$told"
+}
+
+# Starts the run, unless it goes on already. Returns 1 where the slice was taken away, 2 where it cannot be set up.
+begin() {
+  local try
+  for try in 1 2 3; do
+    [[ $(hosts) != running ]] || return 0
+    { setup && vm run -- "${arguments[@]}"; } >&2 && return 0
+    say "$name could not be set up (try $try of 3)"
+    [[ $(state_of_queue) == ACTIVE ]] || return 1
+    sleep "$poll"
+  done
+  return 2
+}
+
 # Prints the code that the run ended with, 76 where the slice was taken away.
 watch() {
   local now odd=0
@@ -120,7 +129,7 @@ watch() {
     now=$(state_of_queue) || now=UNKNOWN
     [[ $now == ACTIVE || $now == UNKNOWN ]] || { say "$name: $now"; echo 76; return; }
     # One connection that fails is none; what fails, or hangs on, ten times in a row is lost.
-    now=$(vm status 2>/dev/null | verdict) || now=unknown
+    now=$(hosts)
     case $now in
       running) odd=0 ;;
       failing | unknown | idle) odd=$((odd + 1)); ((odd < 10)) || { echo 76; return; } ;;
@@ -132,26 +141,43 @@ watch() {
 
 if $dry_run; then
   ask
-  vm setup --bucket "$bucket"
+  setup
   vm run -- "${arguments[@]}"
   vm status
   $keep || remove
   exit 0
 fi
 
+# What gcloud says between attempts may be wrong for a while; at the beginning it is a mistake.
+look() {
+  local try
+  for try in 1 2 3 4 5 6 7 8 9 10; do
+    if state=$(state_of_queue); then
+      [[ $state == DELETING ]] || return 0
+    else
+      ((attempt > 1)) || return 1
+    fi
+    sleep "$poll"
+  done
+  [[ $state == DELETING ]]
+}
+
 for ((attempt = 1; attempt <= attempts; attempt++)); do
-  state=$(state_of_queue) || fail "gcloud cannot list the queued resources of $zone: its message is above"
+  look || fail "gcloud cannot list the queued resources of $zone: its message is above"
+  say "attempt $attempt of $attempts"
   case $state in
-    GONE) say "attempt $attempt of $attempts"; ask ;;
-    SUSPENDING | SUSPENDED | FAILED) say "$name: $state, from before"; remove; ask ;;
+    SUSPENDING | SUSPENDED | FAILED) say "$name: $state, from before"; remove; state=GONE ;;
   esac
   code=76
-  if wait_for_slice; then
-    if [[ $(vm status 2>/dev/null | verdict) != running ]]; then
-      # A slice may be taken away while it is set up: that is an attempt, too.
-      { vm setup --bucket "$bucket" && vm run -- "${arguments[@]}"; } >&2 || say "$name could not be set up"
-    fi
-    code=$(watch)
+  if [[ $state == GONE ]] && ! ask; then
+    ((attempt > 1)) || fail "gcloud does not queue $name: its message is above"
+  elif wait_for_slice; then
+    begun=0
+    begin || begun=$?
+    case $begun in
+      0) code=$(watch) ;;
+      2) code=2 ;;
+    esac
   fi
   say "attempt $attempt of $attempts ended with $code"
   [[ $code == 75 || $code == 76 ]] || { vm logs >&2 || true; }

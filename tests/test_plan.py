@@ -1,5 +1,6 @@
 """What it prints of devices here, and of chips that eight CPU devices stand in for; mistakes in one line."""
 
+import dataclasses
 import importlib.util
 import json
 
@@ -8,6 +9,7 @@ import pytest
 
 from convmixer_jax import plan
 from convmixer_jax.planning import compiled
+from convmixer_jax.planning.chips import CHIPS
 from convmixer_jax.training.mesh import make_mesh
 from tests.benchmarks.sides import squeezed
 from tests.commands import DIGITS
@@ -46,11 +48,39 @@ def test_absent_chips_are_planned_for(capsys, eight_chips):
     assert request["hours"] == pytest.approx(20 * (1437 // 64) * request["seconds"] / 3600)
     assert set(request["sent"]) == {"all-reduce"}
     share, batch = record["constant_share"], record["constant_batch"]
-    assert record["share"] == 8
-    assert [row["batch_size"] for row in share if "batch_size" in row] == [64, 128, 256, 512, 1024]
+    assert [(table["per_device"], table["flags"]) for table in share] == [(8, None)]
+    assert [row["batch_size"] for row in share[0]["rows"] if "batch_size" in row] == [64, 128, 256, 512, 1024]
     assert [row.get("per_device") for row in batch] == [8, 4, 2, 1, None, None]
     assert "must be a multiple of the 128 devices" in batch[4]["note"]
     assert lines[-1].startswith("memory: 17.18 GB published, 16.91 GB of it for a program")
+
+
+@pytest.mark.slow
+def test_a_recipe_whose_batch_the_slice_cannot_share_is_planned_with_another(capsys, eight_chips, monkeypatch):
+    # What lies between 16 and 8 images on each of the chips, of 132 over eight of them.
+    monkeypatch.setitem(CHIPS, "v5e", dataclasses.replace(CHIPS["v5e"], usable_bytes=190_000))
+    lines, record = told(capsys, "--topology=v5e:2x4", "--config.batch_size=132", "--config.input=stream")
+    assert lines[1] == (
+        "config.batch_size is 132, which 8 devices cannot share: planned with 16 images on each instead; --batch_size "
+        "takes another"
+    )
+    assert (record["batch_size"], record["request"]["batch_size"], record["request"]["fits"]) == (132, 128, False)
+    fitting = [way for way in record["ways"] if way["fits"]]
+    assert {way["flags"] for way in fitting} == {"config.batch_size=64", "config.accumulate_steps=2"}
+    assert fitting[0]["images_per_sec"] >= fitting[1]["images_per_sec"]
+    assert f"proposed: --{fitting[0]['flags']}" in lines
+    headings = [line for line in lines if line.endswith("whatever the slice:")]
+    assert headings == [
+        "8 images on each device, whatever the slice:",
+        "16 images on each device with --config.accumulate_steps=2, whatever the slice:",
+        "a batch of 132, whatever the slice:",
+    ]
+    assert all("must be a multiple of" in row["note"] for row in record["constant_batch"])
+
+
+def test_the_images_of_a_plan_are_as_large_as_those_of_the_run(capsys):
+    assert plan.main([*DIGITS, *TINY, "--config.image_size=16"]) == 2
+    assert "error: config.image_size is 16: the images of digits are 8x8 pixels" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -70,6 +100,7 @@ def test_what_does_not_fit_comes_with_what_does(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments, message", [
+    (["--topology="], "--topology is '': choose one of v2, v3, v4, v5e"),
     (["--topology=v9:2x2"], "--topology is 'v9' (did you mean v4?): choose one of v2, v3, v4, v5e"),
     (["--topology=v5e:2x4", "--batch_size=60"], "config.batch_size is 60: it must be a multiple of the 8 devices"),
     (["--topology=v5e:2x4", "--config.devices=4"], "config.devices is 4: v5e:2x4 has 8; 0 takes all of them"),

@@ -31,8 +31,10 @@ def absent_devices(topology: str) -> list[jax.Device]:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError('the TPU compiler is not installed: pip install "jax[tpu]", which needs no TPU')
     # Otherwise it asks the cloud's metadata server, for minutes, what TPU this machine is a part of, and refuses where
-    # another process has loaded it, as if there were a TPU to be shared.
+    # another process has loaded it, as if there were a TPU to be shared. The last two are what it would ask there for;
+    # it does not use them for a topology, but complains in many lines where they are missing.
     os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
+    os.environ.update(TPU_ACCELERATOR_TYPE="v5litepod-8", TPU_WORKER_HOSTNAMES="localhost")
     options: dict[str, Any] = {}
     if math.prod(sides_of(topology)) == 1:
         options |= {"chips_per_host_bounds": (1, 1, 1), "num_slices": 1}

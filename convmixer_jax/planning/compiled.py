@@ -1,6 +1,6 @@
 """A config's update, compiled for devices that are here or absent: what it needs and what it does.
 
-    place = absent_place("v5e:2x4", config)                 # or local_place(config)
+    place = absent_place("v5e:2x4", config, dataset)        # or local_place(config, dataset)
     outcome = compile_update(place, config)
     outcome.fits, outcome.need, outcome.work
 
@@ -17,6 +17,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from convmixer_jax.data.datasets import Dataset
 from convmixer_jax.errors import UserError
 from convmixer_jax.ops.choice import loops_well
 from convmixer_jax.planning.absent import absent_mesh
@@ -38,10 +39,14 @@ UNITS = {"K": GIB / 2**20, "M": GIB / 2**10, "G": GIB}
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where updates would run. assembled: from a config to its run there. limit: bytes of each device, if known."""
+    """Where updates would run: on so many devices. assembled: from a config to its run there.
+
+    limit: bytes of each device, if known.
+    """
 
     assembled: Callable[[ConfigDict], Experiment]
     limit: int | None
+    devices: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,19 +83,19 @@ class Outcome:
         return self.request.per_device
 
 
-def absent_place(topology: str, config: ConfigDict) -> Place:
+def absent_place(topology: str, config: ConfigDict, dataset: Dataset) -> Place:
     """Returns a TPU slice that need not be there. Raises UserError where there is none such, or no compiler."""
     limit = chip_of(topology).usable_bytes
     mesh = absent_mesh(topology, config.fsdp_devices)
     if config.devices not in (0, mesh.size):
         raise UserError(f"config.devices is {config.devices}: {topology} has {mesh.size}; 0 takes all of them")
-    return Place(lambda config: assemble(config, absent=(mesh, limit)), limit)
+    return Place(lambda config: assemble(config, dataset, absent=(mesh, limit)), limit, mesh.size)
 
 
-def local_place(config: ConfigDict) -> Place:
+def local_place(config: ConfigDict, dataset: Dataset) -> Place:
     """Returns the devices of this machine that a run of the config would take, with what they have left."""
     devices = jax.devices()[: config.devices or None]
-    return Place(assemble, memory_limit(devices))
+    return Place(lambda config: assemble(config, dataset), memory_limit(devices), len(devices))
 
 
 def held_bytes(experiment: Experiment) -> int:

@@ -60,17 +60,23 @@ def work_lines(record: dict[str, Any], plan: dict[str, Any]) -> list[str]:
     return lines
 
 
+def as_flags(flags: str) -> str:
+    """Returns the changes of a way as they are given to a command."""
+    return f"--{flags.replace(' with ', ' --')}"
+
+
 def way_lines(plan: dict[str, Any]) -> list[str]:
     """Returns what fits instead, and what does not although it should have."""
     if plan["request"]["fits"]:
         return []
-    lines = [] if plan["ways"] else ["no change of one field was found that fits: a smaller model or more devices"]
+    fitting = [way for way in plan["ways"] if way["fits"]]
+    lines = [] if fitting else ["no change of one field was found that fits: a smaller model or more devices"]
     for way in plan["ways"]:
         needed = "an unknown amount" if way["memory"] is None else gigabytes(way["memory"]["total"])
         verdict = f"fits, {needed}" if way["fits"] else f"does not fit, {needed}"
         time = f", {rate(way['images_per_sec'])} images/s, {rate(way['hours'])} hours" if "hours" in way else ""
-        lines.append(f"  --{way['flags'].replace(' with ', ' --')}: compiled, {verdict}{time}")
-    return lines
+        lines.append(f"  {as_flags(way['flags'])}: compiled, {verdict}{time}")
+    return lines + [f"proposed: {as_flags(way['flags'])}" for way in fitting[:1]]
 
 
 def slice_lines(rows: list[dict[str, Any]]) -> list[str]:
@@ -96,6 +102,23 @@ def slice_lines(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def batch_lines(plan: dict[str, Any]) -> list[str]:
+    """Returns why the batch is not the recipe's, if it is not."""
+    batch, planned = plan.get("batch_size"), plan["request"]
+    if batch in (None, planned["batch_size"]):
+        return []
+    return [
+        f"config.batch_size is {batch}, which {plan['devices']} devices cannot share: planned with "
+        f"{planned['per_device']} images on each instead; --batch_size takes another"
+    ]
+
+
+def share_heading(table: dict[str, Any]) -> str:
+    """Returns the line above a table with as many images on each device."""
+    how = f" with {as_flags(table['flags'])}" if table["flags"] else ""
+    return f"{table['per_device']} images on each device{how}, whatever the slice:"
+
+
 def plan_lines(plan: dict[str, Any]) -> list[str]:
     """Returns the lines for what the functions of planner.py return."""
     request, absent = plan["request"], "topology" in plan
@@ -105,16 +128,17 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         f"{plan['parameters']:,} parameters; operations {plan['ops']}{told}; input {plan['input']}; "
         f"{plan['updates']:,} updates of {request['batch_size']} images, {request['per_device']} on each of "
         f"{plan['devices']} x {plan['device_kind']} ({where})",
+        *batch_lines(plan),
         f"does it fit? {'yes' if request['fits'] else 'no'}; {memory_line(request, plan['limit'])}",
         *way_lines(plan),
         *work_lines(request, plan),
     ]
     for way in [] if request["fits"] else [way for way in plan["ways"] if way["fits"]][:1]:
-        lines += [f"with --{way['flags'].replace(' with ', ' --')}:", *work_lines(way, plan)]
-    if "constant_share" in plan:
-        lines += [f"{plan['share']} images on each device, whatever the slice:", *slice_lines(plan["constant_share"])]
+        lines += [f"with {as_flags(way['flags'])}:", *work_lines(way, plan)]
+    for table in plan.get("constant_share", []):
+        lines += [share_heading(table), *slice_lines(table["rows"])]
     if "constant_batch" in plan:
-        lines += [f"a batch of {request['batch_size']}, whatever the slice:", *slice_lines(plan["constant_batch"])]
+        lines += [f"a batch of {plan['batch_size']}, whatever the slice:", *slice_lines(plan["constant_batch"])]
     return lines + (absent_notes(plan) if absent else [])
 
 

@@ -1,5 +1,6 @@
 """The same recipe on slices of other sizes, from one or two compiled programs.
 
+    config = common_config(config, cores, devices, examples)    # a batch that they can share, if that is none
     rows = constant_share(recipe, compiled)                     # as many examples on each device: the batch grows
     rows = constant_batch(recipe, place, config, compiled, tell)   # the same batch: fewer examples on each
 
@@ -69,6 +70,21 @@ def refusal(config: ConfigDict, devices: int) -> str | None:
     return None
 
 
+def common_config(config: ConfigDict, cores: int, devices: int, train_examples: int) -> ConfigDict | None:
+    """Returns the config with a batch that so many devices can share, where they cannot share its own; None: no way.
+
+    On each device a power of two, at most what each of the smallest slice of the table would have of the config's own
+    batch. cores: devices of a chip.
+    """
+    most = config.batch_size // (CHIPS_OF_SLICES[0] * cores)
+    for exponent in reversed(range(most.bit_length())):
+        changed: ConfigDict = config.copy_and_resolve_references()
+        changed.batch_size = devices * 2**exponent
+        if changed.batch_size <= train_examples and refusal(changed, devices) is None:
+            return changed
+    return None
+
+
 def constant_share(recipe: Recipe, outcome: Outcome) -> list[dict[str, Any]]:
     """Returns rows with as many examples on each device as in `outcome`, which fits; its program is that of all."""
     assert outcome.work is not None
@@ -102,23 +118,32 @@ def compiled_shares(
     known: Mapping[int, Outcome],
     tell: Callable[[str], None],
 ) -> dict[int, Outcome]:
-    """Returns outcomes by the examples on each device: `known`, the smallest of `wanted`, and one more that fits."""
+    """Returns outcomes by the examples on each device: `known`, the smallest of `wanted`, and the largest that fits.
+
+    What lies between two that fit is not compiled, nor what is more than one that does not.
+    """
     found = dict(known)
-    for share in sorted(wanted):
-        enough = sum(outcome.fits for outcome in found.values()) > 1 and min(wanted) in found
-        if share in found or enough:
-            continue
+
+    def compile_share(share: int) -> None:
         changed = config.copy_and_resolve_references()
-        changed.batch_size = share * next(iter(known.values())).experiment.mesh.size
+        changed.batch_size = share * place.devices
         tell(f"compiling with {share} images on each device")
         found[share] = compile_update(place, changed)
+
+    if min(wanted) not in found:
+        compile_share(min(wanted))
+    for share in sorted(set(wanted), reverse=True):
+        if any(share <= other for other, outcome in found.items() if outcome.fits):
+            break
+        if not any(share >= other for other, outcome in found.items() if not outcome.fits):
+            compile_share(share)
     return found
 
 
 def constant_batch(
     recipe: Recipe, place: Place, config: ConfigDict, known: Sequence[Outcome], tell: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Returns rows with the config's batch on each slice, compiling up to two more shares of it.
+    """Returns rows with the config's batch on each slice, compiling what is needed of its shares.
 
     known: outcomes of the config, or of it with another batch size.
     """

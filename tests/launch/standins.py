@@ -85,6 +85,6 @@ def run_script(
         env=os.environ | own | variables | {"PATH": path},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )

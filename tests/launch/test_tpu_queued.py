@@ -13,6 +13,7 @@ ARGUMENTS = [
 FLAGS = ["--", "--config", "configs/a b.py", "--workdir", "bucket/run"]
 QUEUE = "queued-resources list"
 STATUS = "tpu_host.sh status"
+IDLE = "\n".join(["never started"] * 4)
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def programs(tmp_path) -> Programs:
     """A cloud where all goes well on four hosts, unless a test says otherwise."""
     programs = Programs(tmp_path, "gcloud", "git")
     programs.answer(QUEUE, "", "pod WAITING_FOR_RESOURCES", "pod PROVISIONING", "pod ACTIVE")
-    programs.answer(STATUS, *["\n".join(["never started"] * 4)], *["\n".join(["running"] * 4)] * 2, ended(0, 0, 0, 0))
+    programs.answer(STATUS, IDLE, *["\n".join(["running"] * 4)] * 2, ended(0, 0, 0, 0))
     return programs
 
 
@@ -46,7 +47,7 @@ def test_waits_and_trains(programs):
     done = queued(programs)
     assert done.returncode == 0, done.stderr
     assert done_by(programs) == ["create", "scp", "setup", "run", "log", "delete"]
-    create = programs.calls(QUEUE)[0]
+    create = programs.calls(QUEUE, "git")[0]
     assert create == [
         *("gcloud", "compute", "tpus", "queued-resources", "create", "pod", "--node-id=pod"),
         *("--accelerator-type=v4-32", "--runtime-version=v", "--spot", "--zone", "z", "--project", "p"),
@@ -68,8 +69,7 @@ AGAIN = {
 @pytest.mark.parametrize("end, code", AGAIN.values(), ids=AGAIN)
 def test_what_another_slice_cures_makes_another_attempt(programs, end, code):
     programs.answer(QUEUE, "", "pod ACTIVE", "pod ACTIVE", "", "pod ACTIVE")
-    idle = "\n".join(["never started"] * 4)
-    programs.answer(STATUS, idle, end, idle, ended(0, 0, 0, 0))
+    programs.answer(STATUS, IDLE, end, IDLE, ended(0, 0, 0, 0))
     done = queued(programs)
     assert done.returncode == 0, done.stderr
     once = ["create", "scp", "setup", "run"]
@@ -96,7 +96,7 @@ def test_a_slice_that_never_comes(programs):
 
 @pytest.mark.parametrize("codes, code", [((2, 2, 2, 2), 2), ((134, 1, 134, 134), 1), ((74, 0, 0, 0), 74)])
 def test_what_another_slice_would_not_cure_ends_it(programs, codes, code):
-    programs.answer(STATUS, "\n".join(["never started"] * 4), ended(*codes))
+    programs.answer(STATUS, IDLE, ended(*codes))
     programs.answer("tpu_host.sh log", "error: config.epochs is 0")
     done = queued(programs)
     assert done.returncode == code
@@ -112,13 +112,13 @@ def test_started_again_it_goes_on_watching(programs):
 
 
 def test_hosts_that_wait_for_ever_for_one_that_failed(programs):
-    programs.answer(STATUS, "\n".join(["never started"] * 4), ended(76, "running", "running", "running"))
+    programs.answer(STATUS, IDLE, ended(76, "running", "running", "running"))
     done = queued(programs, "--attempts", "1")
     assert done.returncode == 76
 
 
 def test_connections_that_fail_now_and_then_are_no_loss(programs):
-    programs.answer(STATUS, "\n".join(["never started"] * 4), *[(255, "")] * 9, ended(0, 0, 0, 0))
+    programs.answer(STATUS, IDLE, *[(255, "")] * 9, ended(0, 0, 0, 0))
     assert queued(programs).returncode == 0
 
 
@@ -127,6 +127,56 @@ def test_a_cloud_that_does_not_answer(programs):
     done = queued(programs)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: gcloud cannot list the queued resources of z")
+
+
+def test_a_cloud_that_does_not_answer_for_a_while_between_attempts(programs):
+    programs.answer(QUEUE, "", "pod FAILED", *[(1, "")] * 9, "", "pod ACTIVE")
+    done = queued(programs)
+    assert done.returncode == 0, done.stderr
+    assert done_by(programs).count("create") == 2
+
+
+def test_a_cloud_that_refuses(programs):
+    programs.answer("queued-resources create", (1, ""))
+    done = queued(programs)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: gcloud does not queue pod: its message is above"
+    assert done_by(programs) == ["create"]
+
+
+def test_hosts_that_cannot_be_set_up_are_not_asked_for_again(programs):
+    programs.answer(STATUS, IDLE)
+    programs.answer("tpu_host.sh setup", (1, "error: gcsfuse is not installed"))
+    done = queued(programs)
+    assert done.returncode == 2
+    assert done_by(programs) == ["create", *["scp", "setup"] * 3, "log", "delete"]
+    assert "error: gcsfuse is not installed" in done.stderr
+    assert "pod could not be set up (try 3 of 3)" in done.stderr
+
+
+def test_a_slice_that_is_taken_away_while_it_is_set_up(programs):
+    programs.answer(QUEUE, "", "pod ACTIVE", "pod SUSPENDING", "", "pod ACTIVE")
+    programs.answer(STATUS, IDLE, IDLE, ended(0, 0, 0, 0))
+    programs.answer("tpu_host.sh setup", 255, 0)
+    done = queued(programs)
+    assert done.returncode == 0, done.stderr
+    assert done_by(programs) == ["create", "scp", "setup", "delete", "create", "scp", "setup", "run", "log", "delete"]
+
+
+def test_a_slice_that_cannot_be_deleted_is_told(programs):
+    programs.answer("queued-resources delete", (1, ""))
+    programs.answer(STATUS, IDLE, ended(74, 0, 0, 0))
+    done = queued(programs)
+    assert done.returncode == 74, "the run's own code"
+    assert "error: pod could not be deleted, and goes on costing while it is there" in done.stderr
+
+
+def test_without_a_commit_nothing_is_asked_for(programs):
+    programs.answer("rev-parse", 128)
+    done = queued(programs)
+    assert done.returncode == 2
+    assert done.stderr.endswith("is no git checkout: nothing to copy from\n")
+    assert programs.calls("git") == []
 
 
 def test_another_resource_whose_name_begins_alike(programs):

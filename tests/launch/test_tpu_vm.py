@@ -70,6 +70,41 @@ def test_a_slice_that_cannot_be_had_is_not_set_up(programs, checkout):
     assert len(programs.calls()) == 1
 
 
+def test_a_slice_without_its_environment_is_told(programs, checkout):
+    programs.answer("tpu_host.sh setup", 1)
+    arguments = ["create", "pod", *ZONE, "--type", "v4-32", "--version", "v"]
+    done = run_script("tpu_vm.sh", *arguments, programs=programs, folder=checkout / "launch")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: pod is there, and costs, but is not ready: launch/tpu_vm.sh setup")
+    assert not Path(programs.calls()[1][5]).exists(), "the archive is removed again"
+
+
+def test_without_a_commit_no_slice_is_asked_for(programs, tmp_path):
+    shutil.copytree(LAUNCH, tmp_path / "unpacked/launch")
+    arguments = ["create", "pod", *ZONE, "--type", "v4-32", "--version", "v"]
+    done = run_script("tpu_vm.sh", *arguments, programs=programs, folder=tmp_path / "unpacked/launch")
+    assert (done.returncode, programs.calls()) == (2, [])
+    assert done.stderr == f"error: {tmp_path / 'unpacked'} is no git checkout: nothing to copy from\n"
+
+
+def test_what_hosts_run_before_they_are_set_up(programs, checkout, tmp_path):
+    commands = "set -e\necho \"$HOME\" 'b c'\n"
+    (tmp_path / "a b.sh").write_text(commands)
+    arguments = ["setup", "pod", *ZONE, "--prepare", str(tmp_path / "a b.sh")]
+    done = run_script("tpu_vm.sh", *arguments, programs=programs, folder=checkout / "launch")
+    assert done.returncode == 0
+    _, _, before, setup = programs.calls()
+    assert before == [*TPU, "ssh", "pod", "--worker=all", f"--command={commands.rstrip()}", *ZONE]
+    assert on_hosts(setup)[2:] == ["setup"]
+
+
+def test_flags_may_be_joined_to_their_values(programs):
+    for zone in (["--zone", "a=b c"], ["--zone=a=b c"]):
+        assert run_script("tpu_vm.sh", "--yes", "delete", *zone, "pod", programs=programs).returncode == 0
+    apart, joined = programs.calls()
+    assert apart == joined == [*TPU, "delete", "pod", "--quiet", "--zone", "a=b c"]
+
+
 def test_run_hands_every_word_to_all_hosts(programs):
     done = run_script("tpu_vm.sh", "run", "pod", *ZONE, "--", *ODD, programs=programs)
     assert (done.returncode, done.stderr) == (0, "")
@@ -168,6 +203,35 @@ def test_a_run_that_was_killed_with_its_host_is_lost(host):
     os.kill(shell, signal.SIGKILL)
     os.kill(python, signal.SIGKILL)
     wait_for(host, "lost")
+
+
+def test_another_process_with_the_number_of_a_run_before_a_reboot_is_none(host):
+    (host.parent / "run.pid").write_text(f"{os.getpid()}\n")
+    assert status(host) == "lost"
+
+
+def test_a_host_that_was_not_set_up(host):
+    (host.parent / ".venv/bin/python").unlink()
+    done = run_script("tpu_host.sh", "run", "--config", "a", folder=host)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: there is no environment here yet: launch/tpu_vm.sh setup makes it\n",
+    )
+    assert status(host) == "never started"
+
+
+def test_a_dry_run_of_the_setup_of_a_host_does_nothing(host, tmp_path):
+    programs = Programs(tmp_path, "sudo", "make")
+    programs.write("mountpoint", "#!/bin/sh\nexit 1\n")
+    done = run_script("tpu_host.sh", "--dry-run", "setup", "--bucket", "gs://b", programs=programs, folder=host)
+    assert (done.returncode, done.stderr) == (0, "")
+    root = str(host.parent)
+    *_, install, folder, mount = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert install == ["sudo", "apt-get", "install", "--yes", "--quiet", "gcsfuse"]
+    assert folder == ["mkdir", "-p", f"{root}/bucket"]
+    assert mount == ["gcsfuse", "--implicit-dirs", "--rename-dir-limit=100000", "b", f"{root}/bucket"]
+    assert programs.calls() == []
+    assert not (host.parent / "bucket").exists()
 
 
 def test_the_setup_of_a_host(host, tmp_path):

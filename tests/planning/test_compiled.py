@@ -2,8 +2,9 @@
 
 import pytest
 
+from convmixer_jax.data.datasets import DATASETS
 from convmixer_jax.errors import UserError
-from convmixer_jax.planning.compiled import Outcome, compile_update, held_bytes, local_place, refused_need
+from convmixer_jax.planning.compiled import Outcome, Place, compile_update, held_bytes, local_place, refused_need
 from tests.training.digits import digits_config
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -11,6 +12,10 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 # See test_fsdp.py: of 306 parameters, four devices hold 84 each.
 PARAMETERS, PART = 306, 84
 NORMS, CHANNELS = 3, 8
+
+
+def place(config) -> Place:
+    return local_place(config, DATASETS["digits"])
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +27,7 @@ def compiled(quick_compilation):
         key = (devices, *sorted(changes.items()))
         if key not in known:
             config = digits_config(devices, 3, order=(), batch_size=8 * devices, **changes)
-            known[key] = compile_update(local_place(config), config)
+            known[key] = compile_update(place(config), config)
         return known[key]
 
     return make
@@ -73,4 +78,4 @@ def test_a_refusal_tells_what_is_needed(compiled, told, gigabytes):
 def test_what_cannot_be_assembled_is_refused():
     config = digits_config(8, 3, batch_size=12)
     with pytest.raises(UserError, match="config.batch_size is 12"):
-        compile_update(local_place(config), config)
+        compile_update(place(config), config)

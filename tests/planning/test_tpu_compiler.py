@@ -5,6 +5,7 @@
 
 import pytest
 
+from convmixer_jax.data.datasets import DATASETS
 from convmixer_jax.errors import UserError
 from convmixer_jax.planning.absent import absent_devices
 from convmixer_jax.planning.compiled import Work, absent_place, compile_update, held_bytes
@@ -22,7 +23,7 @@ NORMS, CHANNELS = 3, 128
 def compiled(fsdp_devices: int):
     config = digits_config(0, 3, order=(), ops="auto", batch_size=8 * CHIPS, fsdp_devices=fsdp_devices)
     config.model.dim = CHANNELS
-    return compile_update(absent_place(TOPOLOGY, config), config)
+    return compile_update(absent_place(TOPOLOGY, config, DATASETS["digits"]), config)
 
 
 def sums(work: Work) -> list:

@@ -9,8 +9,8 @@ import pytest
 
 from convmixer_jax.planning import slices, ways
 from convmixer_jax.planning.chips import CHIPS
-from convmixer_jax.planning.compiled import Outcome, Place, Work, local_place
-from convmixer_jax.planning.slices import Recipe, constant_batch, constant_share
+from convmixer_jax.planning.compiled import Outcome, Place, Work
+from convmixer_jax.planning.slices import Recipe, common_config, constant_batch, constant_share
 from convmixer_jax.training.assembly import assemble
 from convmixer_jax.training.capacity import Need
 from convmixer_jax.training.program import memory_request
@@ -39,7 +39,7 @@ def pretended(experiment, monkeypatch):
 
     for module in (ways, slices):
         monkeypatch.setattr(module, "compile_update", compile_update)
-    return Place(local_place(experiment.config).assembled, LIMIT), compile_update, asked
+    return Place(lambda config: experiment, LIMIT, 8), compile_update, asked
 
 
 def test_ways_are_compiled_and_taken_further_where_the_guess_was_wrong(pretended, experiment):
@@ -130,3 +130,31 @@ def test_a_batch_that_chips_cannot_share_is_told(pretended, experiment):
     notes = [row.get("note") for row in rows]
     assert notes[:4] == [None] * 4
     assert all("config.batch_size is 192: it must be a multiple of the" in note for note in notes[4:])
+
+
+def test_the_largest_share_that_may_fit_is_compiled_too(pretended, experiment):
+    place, compile_update, asked = pretended
+    # 80 on each of 8 chips, and so on; of the shares that are known, 64 does not fit and 32 does.
+    config = ways.with_flags(experiment.config, "config.batch_size=640")
+    known = [compile_update(place, ways.with_flags(config, f"config.batch_size={8 * share}")) for share in (64, 32)]
+    asked.clear()
+    rows = constant_batch(RECIPE, place, config, known, lambda line: None)
+    assert asked == [(8 * 5, 1), (8 * 40, 1)]
+    assert rows[0]["note"].startswith("does not fit: 64 images")
+    assert [row["per_device"] for row in rows[1:5]] == [40, 20, 10, 5]
+    assert [row["bytes"] for row in rows[1:5]] == [1000, 600, 400, 300]
+    assert rows[5]["note"].startswith("config.batch_size is 640: it must be a multiple of the 256")
+
+
+# 640 over 8 chips is 80 on each, of which 64 is the largest power of two.
+@pytest.mark.parametrize("devices, examples, mixup, found", [
+    (256, 10**6, 0.5, 64 * 256),
+    (256, 64 * 256 - 1, 0.5, 32 * 256),
+    (256, 256, 0.0, 256),
+    (256, 256, 0.5, None),  # mixing pairs the examples of a device
+])  # fmt: skip
+def test_another_batch_for_devices_that_cannot_share_it(experiment, devices, examples, mixup, found):
+    config = ways.with_flags(experiment.config, "config.batch_size=640")
+    config.mixing.mixup_alpha = mixup
+    changed = common_config(config, 1, devices, examples)
+    assert (changed and changed.batch_size) == found
