@@ -23,13 +23,33 @@ jax.config.update("jax_num_cpu_devices", 8)
 keep_programs(Path(__file__).parents[1] / ".pytest_cache" / "programs")
 
 
-# Files that start processes take minutes each: begun first, they do not end long after all others.
-LONGEST = ("test_resume.py", "test_processes.py", "test_tfds_directory.py")
+# What takes longest, longest first: begun early, it does not go on alone after all the rest.
+LONGEST = (
+    "test_crashtest.py",
+    "test_interruptions.py",
+    "test_resume.py",
+    "test_processes.py",
+    "test_agreement.py",
+    "test_devices.py",
+    "test_local.py",
+    "test_features.py",
+    "test_depthwise.py",
+    "test_fsdp.py",
+    "test_randaugment.py",
+    "test_tfds_directory.py",
+    "test_surroundings.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets xdist keep that order: by itself it begins with the files that have the most tests, which are quick."""
+    config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the tests of the longest files first; the order within a file stays."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """Puts the tests of the longest files first; all else stays in its order."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="module")

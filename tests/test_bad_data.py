@@ -18,7 +18,7 @@ from convmixer_jax.main import main
 from tests.commands import CIFAR, DIGITS, SMALL, record_of
 from tests.data.archives import SPEC, archive_bytes, spec_with, write_archive, write_python_folder
 
-pytestmark = pytest.mark.usefixtures("elsewhere")
+pytestmark = pytest.mark.usefixtures("elsewhere", "quick_compilation")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from convmixer_jax.main import main
 from convmixer_jax.training import runner
 from tests.commands import DIGITS, ROOT, SMALL
 
-pytestmark = pytest.mark.usefixtures("elsewhere")
+pytestmark = pytest.mark.usefixtures("elsewhere", "quick_compilation")
 
 
 # Arguments after a sound --config, and what the line must say: the field with its value, and a way out.
@@ -142,7 +142,7 @@ def test_a_bad_argument(refused, tmp_path, arguments, words):
 
 def test_memory_that_will_not_fit(refused, monkeypatch, tmp_path):
     monkeypatch.setattr(runner, "memory_limit", lambda devices: 100_000)  # enough for the digits: 1437 x 68 bytes
-    line = refused(*DIGITS, *SMALL)
+    line = refused(*DIGITS, *SMALL, "--config.augment.order=()")
     assert "config.batch_size is 64: an update needs" in line
     assert "there are 0.00 GB" in line
     assert not list(tmp_path.rglob("metrics.jsonl"))  # refused before the first update

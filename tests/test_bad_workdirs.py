@@ -15,7 +15,7 @@ from convmixer_jax.runs.lock import WorkdirLock
 from convmixer_jax.training import runner
 from tests.commands import DIGITS, ONE_EPOCH, SMALL, record_of
 
-pytestmark = pytest.mark.usefixtures("elsewhere")
+pytestmark = pytest.mark.usefixtures("elsewhere", "quick_compilation")
 
 
 @pytest.mark.parametrize("folder", ["file", "file/run"])

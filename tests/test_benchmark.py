@@ -96,7 +96,7 @@ def test_what_has_no_counterpart_is_not_compared(name, settings, expected):
 
 
 @pytest.mark.slow
-def test_the_table(capsys, elsewhere, monkeypatch):
+def test_the_table(capsys, elsewhere, monkeypatch, quick_compilation):
     monkeypatch.setattr(augmentation, "operation_values", lambda *sides: {"invert": 0.0})
     small = ["--batch", "8", "--workers", "1", "--config.batch_size=8", "--config.compilation_cache=False", "--json"]
     assert benchmark.main(["augment", *FAST, *small, "--config.mixing.mixup_alpha=1.0", "--config.devices=1"]) == 0

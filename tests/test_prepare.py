@@ -236,7 +236,7 @@ def wait_for_some() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 75), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGKILL, -9)])
 def test_a_stopped_one_goes_on_when_run_again(capsys, monkeypatch, number, code):
     write_tiny(Path("data"))
     process = start(0.2)

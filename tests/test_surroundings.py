@@ -1,7 +1,9 @@
 """What a run meets outside of itself: devices that are not there, closed streams, a full disk."""
 
 import contextlib
+import errno
 import os
+import shlex
 import subprocess
 import sys
 
@@ -9,9 +11,15 @@ import pytest
 
 from convmixer_jax.commands import run_command
 from convmixer_jax.errors import ExitCode
+from convmixer_jax.main import main
+from convmixer_jax.runs import metrics_log
 from tests.commands import DIGITS, ONE_EPOCH, ROOT, SMALL
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("elsewhere")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("elsewhere", "quick_compilation")]
+
+# Of the processes: LLVM's optimisations take longer than what is tested.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+RUN = [*DIGITS, *SMALL, *ONE_EPOCH, "--config.augment.order=()", "--workdir=run"]
 
 
 ENVIRONMENTS = {
@@ -23,9 +31,10 @@ ENVIRONMENTS = {
 
 @pytest.mark.parametrize("variables", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
 def test_an_environment_without_devices(tmp_path, variables):
-    environment = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "convmixer_jax.main", *DIGITS, *SMALL]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRONMENT | variables, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2, done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: JAX cannot start (")
@@ -35,40 +44,36 @@ def test_an_environment_without_devices(tmp_path, variables):
 
 def test_output_that_nobody_reads_is_no_bug(tmp_path):
     shell = f"{sys.executable} -m convmixer_jax.main --help | true; exit ${{PIPESTATUS[0]}}"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        ["bash", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-c", shell], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert done.stderr == ""
     assert done.returncode in (0, 1)  # 1 where the reader had gone before the help was written
 
 
 def test_a_run_without_standard_error_goes_on(tmp_path):
-    command = [sys.executable, "-m", "convmixer_jax.main", *DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run"]
-    shell = f"{' '.join(command)} 2>&-"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "convmixer_jax.main", *RUN]
+    shell = f"{shlex.join(command)} 2>&-"
     done = subprocess.run(
-        ["bash", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-c", shell], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "")
     assert (tmp_path / "run/result.json").exists()
 
 
 def test_a_run_whose_watcher_went_away_goes_on(tmp_path):
-    command = [sys.executable, "-m", "convmixer_jax.main", *DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+    command = [sys.executable, "-m", "convmixer_jax.main", *RUN]
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE)
     assert process.stderr is not None
     process.stderr.close()
     assert process.wait(timeout=120) == 0
     assert (tmp_path / "run/result.json").exists()
 
 
-def test_a_result_that_nobody_reads_is_no_bug(trained, tmp_path):
+def test_a_result_that_nobody_reads_is_no_bug(untrained, tmp_path):
     command = [sys.executable, "-m", "convmixer_jax.main", *DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run", "--mode=eval"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -78,26 +83,15 @@ def test_a_result_that_nobody_reads_is_no_bug(trained, tmp_path):
     assert "Traceback" not in told
 
 
-FULL_DISK = """
-import errno, sys
-from convmixer_jax import main
-from convmixer_jax.runs import metrics_log
+def test_a_full_disk(capsys, monkeypatch):
+    def full(self, row):
+        raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
 
-def full(self, row):
-    raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
-
-metrics_log.MetricsLog.write = full
-sys.exit(main.main(["main", *sys.argv[1:]]))
-"""
-
-
-def test_a_full_disk(tmp_path):
-    command = [sys.executable, "-c", FULL_DISK, *DIGITS, *SMALL, *ONE_EPOCH, "--workdir=run"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "error: No space left on device (metrics.jsonl): free some, run again"
-    assert "Traceback" not in done.stderr
+    monkeypatch.setattr(metrics_log.MetricsLog, "write", full)
+    assert main(["main", *RUN]) == 2
+    told = capsys.readouterr().err
+    assert told.splitlines()[-1] == "error: No space left on device (metrics.jsonl): free some, run again"
+    assert "Traceback" not in told
 
 
 @pytest.mark.parametrize("unbuffered", [True, False])

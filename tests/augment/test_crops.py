@@ -24,6 +24,8 @@ from convmixer_jax.augment.crops import (
 )
 from convmixer_jax.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 # With fixed seeds these tests always say the same; a sound implementation fails one in 1,000 choices of the seed.
 P_VALUE = 1e-3
 

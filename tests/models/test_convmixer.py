@@ -22,6 +22,8 @@ from convmixer_jax.models.variants import VARIANTS
 from convmixer_jax.ops.activations import ACTIVATIONS
 from tests.models.building import build, count, random_variables, variable_shapes
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("h, d, p, k, n", [(8, 0, 1, 3, 10), (12, 1, 2, 4, 3), (16, 3, 3, 5, 7)])

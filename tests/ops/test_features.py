@@ -77,7 +77,7 @@ ON_CPU = [name for name in OPS if name != REFERENCE and not lacks(name, Case("cp
 COMPARED = [
     *((name, "channel_major", "float64") for name in MODELS),
     *((FEW, ops, "float32") for ops in ON_CPU),
-    *(("k4, two groups", ops, "float32") for ops in ("channel_major", "shifted")),
+    ("k4, two groups", "shifted", "float32"),
 ]
 
 
@@ -274,8 +274,14 @@ def test_groups_of_examples_sum_over_their_own_devices_alone(ops, group):
     else:
         assert max(Counter(each.group for each in sums).items(), key=lambda item: item[1])[0] == 2
     given = jax.device_put((variables, images, weights), (whole, split, split))
-    alone = jax.jit(functools.partial(trained, model.build(REFERENCE, "float32")))(variables, images, weights)
-    assert_close(jax.device_get(compiled(*given)), jax.device_get(alone), TOLERANCES["float32"])
+    assert_close(jax.device_get(compiled(*given)), trained_alone(model), TOLERANCES["float32"])
+
+
+@functools.cache
+def trained_alone(model: Model) -> Any:
+    """Returns what the reference on one device gives of `trained`; on the host."""
+    program = jax.jit(functools.partial(trained, model.build(REFERENCE, "float32")))
+    return jax.device_get(program(variables_of(model, "float32"), *batch(model, "float32")))
 
 
 def trained(module: ConvMixer, variables: dict[str, Any], images: Any, weights: Any) -> Any:

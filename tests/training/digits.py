@@ -122,12 +122,12 @@ class Trained:
 
 
 @functools.cache
-def train(dtype: str, kernel_size: int, devices: int, **changes: Any) -> Trained:
-    """Makes STEPS updates and evaluates."""
+def train(dtype: str, kernel_size: int, devices: int, as_users: bool = True, **changes: Any) -> Trained:
+    """Makes STEPS updates and evaluates. as_users: False for a quicker compilation, where numbers are not compared."""
     experiment = assemble(digits_config(devices, kernel_size, **changes))
     before = initial_state(kernel_size, experiment.config.ema_decay)
     # Without LLVM's optimisations thousands of numbers are added one after the other, which costs a digit.
-    options = AS_USERS_GET_IT if dtype == "float32" else None
+    options = AS_USERS_GET_IT if as_users and dtype == "float32" else None
     if dtype == "float64":
         experiment = widened(experiment, kernel_size)
         params = as_float64(before.params)

@@ -18,17 +18,17 @@ KERNEL_SIZE = 3
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-def trained(devices: int, fsdp_devices: int) -> Trained:
+def trained(devices: int, fsdp_devices: int, as_users: bool = False) -> Trained:
     changes = {"fsdp_devices": fsdp_devices, "accumulate_steps": 2, "ema_decay": 0.5}
-    return train("float32", KERNEL_SIZE, devices, order=("horizontal_flip",), **changes)
+    return train("float32", KERNEL_SIZE, devices, as_users, order=("horizontal_flip",), **changes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fsdp_devices", FSDP)
 def test_twenty_updates_are_those_of_one_device(fsdp_devices):
-    eight = trained(8, fsdp_devices)
+    eight = trained(8, fsdp_devices, as_users=True)
     assert dict(eight.experiment.mesh.shape) == {DATA_AXIS: 8 // fsdp_devices, FSDP_AXIS: fsdp_devices}
-    assert_same_run(trained(1, 1), [eight])
+    assert_same_run(trained(1, 1, as_users=True), [eight])
 
 
 # dim 8, depth 1, patch 1, kernel 3, one channel, ten classes: 8 + 8 + 72 + 8 + 64 + 8 + 3 * 16 + 80 + 10 numbers.

@@ -1,11 +1,7 @@
 """An update whose loss or gradient is not finite: left out and counted, and too many of them end the run."""
 
 import functools
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +10,7 @@ import optax
 import pytest
 
 from convmixer_jax.config import get_base
+from convmixer_jax.main import main
 from convmixer_jax.models.convmixer import ConvMixer
 from convmixer_jax.ops.choice import compiler_options
 from convmixer_jax.runs.checkpoint import Checkpoints
@@ -23,11 +20,10 @@ from convmixer_jax.training import assembly, runner
 from convmixer_jax.training.loop import DivergedError
 from convmixer_jax.training.optimizers import make_optimizer
 from convmixer_jax.training.state import create_state
+from tests.commands import DIGITS
 from tests.training.digits import AS_USERS_GET_IT
 from tests.training.steps import leaves, plain_step
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
 BATCH = 8
 TX = make_optimizer("adamw", decay_mask="all", clip_norm=1.0, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.005)
 RATES = np.array([0.01, 0.04, 0.02, 0.01, 0.01], np.float32)
@@ -253,7 +249,7 @@ def test_fewer_in_a_row_do_not(tmp_path, monkeypatch):
     assert (tmp_path / "result.json").exists()
 
 
-def test_the_command_ends_with_1_and_a_traceback(tmp_path):
+def test_the_command_ends_with_1_and_a_traceback(elsewhere, capsys):
     arguments = {
         "train_examples": 320,
         "batch_size": 16,
@@ -263,16 +259,11 @@ def test_the_command_ends_with_1_and_a_traceback(tmp_path):
         "schedule.learning_rate": 1e30,
         "optimizer.clip_norm": 0.0,
         "max_skipped_steps": 2,
+        "devices": 1,
+        "compilation_cache": False,
     }
     flags = [f"--config.{name}={value}" for name, value in arguments.items()]
-    ended = subprocess.run(
-        [sys.executable, "-m", "convmixer_jax.main", "--config=configs/digits.py", f"--workdir={tmp_path}", *flags],
-        env=ENVIRONMENT,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 1, ended.stderr
-    assert "Traceback (most recent call last)" in ended.stderr
-    assert "DivergedError: 2 updates in a row up to step 3 had a non-finite loss or gradient" in ended.stderr
+    assert main(["main", *DIGITS, *flags]) == 1
+    told = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in told
+    assert "DivergedError: 2 updates in a row up to step 3 had a non-finite loss or gradient" in told

@@ -12,6 +12,8 @@ import torch
 from convmixer_jax.errors import UserError
 from convmixer_jax.training.schedules import SCHEDULES, ScheduleSettings, make_schedule
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PEAK = 0.05
 # A rate takes about ten roundings by up to 2^-24; where a position is divided by the distance of two knots they weigh
 # up to five times as much (position E, knots E/5 apart): 3e-6 of the peak at most.
@@ -61,8 +63,10 @@ def test_a_run_of_one_update_has_a_finite_rate(name):
 
 
 # Knots coincide at 1 to 4 epochs: 0, 0, 0, 1; 0, 0, 1, 2; 0, 1, 2, 3 and 0, 1, 3, 4 for the whole ones.
-@pytest.mark.parametrize("n", [1, 97])
-@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 5, 6, 7, 9, 13, 25, 30, 40, 100, 199, 200])
+# Then one of each remainder of a division by five.
+@pytest.mark.parametrize("epochs, n", [
+    *((epochs, 97) for epochs in (1, 2, 3, 4, 5, 7, 13, 199, 200)), (1, 1), (4, 1), (25, 1),
+])  # fmt: skip
 def test_triangle_is_the_authors_interpolation(epochs, n):
     settings = ScheduleSettings(learning_rate=PEAK, epochs=epochs, steps_per_epoch=n)
     expected = [
@@ -91,7 +95,7 @@ def test_other_schedules_know_no_offset(name):
     np.testing.assert_array_equal(ahead, rates(name, SETTINGS))
 
 
-@pytest.mark.parametrize("total", [1, 2, 3, 4, 5, 10, 100, 333])
+@pytest.mark.parametrize("total", [1, 2, 3, 4, 10, 333])
 def test_one_cycle_is_torchs(total):
     adamw = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
     scheduler = torch.optim.lr_scheduler.OneCycleLR(adamw, max_lr=PEAK, total_steps=total)
