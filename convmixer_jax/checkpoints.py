@@ -1,12 +1,15 @@
 """List and verify the checkpoints of a run: `python -m convmixer_jax.checkpoints runs/cifar10 --verify`.
 
 Changes nothing, and takes no accelerator. Without --verify only manifests are looked at; with it every file and every
-array is compared with them. Exit code 2 where a checkpoint is bad.
+array is compared with them. Exit code 2 where a checkpoint is bad. A run may be active in the folder: what it removes
+meanwhile is left out, and a save that is under way is not called bad.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
+import fcntl
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +22,7 @@ from convmixer_jax.runs import steps
 from convmixer_jax.runs.files import to_json
 from convmixer_jax.runs.progress import show
 
+MOST_LOOKS = 10  # at a folder all of whose checkpoints are removed meanwhile
 COLUMNS = ("step", "time", "size", "is", "state")
 
 
@@ -45,14 +49,36 @@ def make_parser() -> Parser:
 
 
 def written(step: steps.Step) -> str:
-    """Returns when a step was written (UTC)."""
+    """Returns when a step was written (UTC); "?" where the clock of whoever wrote it was too far off to say."""
     if step.record is not None:
         return str(step.record["time"])
-    return datetime.datetime.fromtimestamp(step.folder.stat().st_mtime, datetime.UTC).isoformat(timespec="seconds")
+    try:
+        moment = datetime.datetime.fromtimestamp(step.folder.stat().st_mtime, datetime.UTC)
+    except (ValueError, OverflowError):
+        return "?"
+    return moment.isoformat(timespec="seconds")
 
 
-def judge(step: steps.Step, damage: str | None, verified: bool) -> tuple[bool | None, str]:
-    """Returns (good, state). damage: what --verify found. verified: whether it was asked for."""
+def is_in_use(workdir: Path) -> bool:
+    """Whether a run holds the workdir's lock now."""
+    try:
+        with (workdir / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no run was ever there, or nobody can hold a lock there
+        return False
+    return False
+
+
+def judge(step: steps.Step, damage: str | None, verified: bool, under_way: bool) -> tuple[bool | None, str]:
+    """Returns (good, state).
+
+    damage: what --verify found. verified: whether it was asked for. under_way: whether the step is the newest of a run
+    that is active, which may be about to give it its manifest.
+    """
+    if step.kind == steps.INTERRUPTED and under_way:
+        return None, "its save is under way"
     trouble = damage or step.trouble
     if trouble:
         return False, f"{step.kind or steps.DAMAGED}: {trouble}"
@@ -72,7 +98,7 @@ def find_damage(directory: Path, found: Sequence[steps.Step]) -> dict[int, str]:
     checkpoints, damage = Checkpoints(directory, read_only=True), {}
     for step in found:
         try:
-            checkpoints.restore_groups(step.number, checkpoints.groups(step.number))
+            checkpoints.verify(step.number)
         except steps.DamagedError as error:
             damage[step.number] = error.reason
     checkpoints.close()
@@ -81,15 +107,30 @@ def find_damage(directory: Path, found: Sequence[steps.Step]) -> dict[int, str]:
 
 def examine(directory: Path, verify: bool) -> list[Row]:
     """Returns a row for each checkpoint, ascending."""
-    found = steps.read_steps(directory)
+    for _ in range(MOST_LOOKS):
+        found = steps.read_steps(directory)
+        rows = judge_all(directory, found, verify)
+        if rows or not found:
+            return rows
+    raise UserError(
+        f"an active run removes the checkpoints in {directory} while they are looked at: raise its "
+        "config.keep_checkpoints, or wait until it ends"
+    )
+
+
+def judge_all(directory: Path, found: Sequence[steps.Step], verify: bool) -> list[Row]:
+    """Returns a row for each of these checkpoints that is still there."""
     damage = find_damage(directory, found) if verify and found else {}
+    found = [step for step in found if step.folder.is_dir()]  # a run may have removed some meanwhile
     good = [step for step in found if step.trouble is None and step.number not in damage]
     newest, best = (good[-1] if good else None), steps.best(good)
+    active = any(step.kind == steps.INTERRUPTED for step in found) and is_in_use(directory.parent)
     rows = []
     for step in found:
         roles = [name for name, one in (("newest", newest), ("best", best)) if one is step]
-        verdict = judge(step, damage.get(step.number), verify)
-        rows.append(Row(step.number, written(step), step.bytes, roles, step.score, *verdict))
+        verdict = judge(step, damage.get(step.number), verify, active and step is found[-1])
+        with contextlib.suppress(FileNotFoundError):  # removed just now
+            rows.append(Row(step.number, written(step), step.bytes, roles, step.score, *verdict))
     return rows
 
 
@@ -100,7 +141,12 @@ def show_rows(rows: Sequence[Row]) -> None:
     ]
     widths = [max(len(line[column]) for line in [COLUMNS, *cells]) for column in range(len(COLUMNS))]
     for line in [COLUMNS, *cells]:
-        show("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        tell("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def tell(line: str) -> None:
+    """Prints a line in which there may be names of files that are no text."""
+    show(line.encode(errors="backslashreplace").decode())
 
 
 def run(argv: Sequence[str] | None) -> ExitCode:
@@ -113,9 +159,13 @@ def run(argv: Sequence[str] | None) -> ExitCode:
         raise UserError(f"{flags.workdir} has no checkpoint: name a run's folder, or train first")
     show_rows(rows)
     for folder, reason in aside:
-        show(f"in quarantine: {folder} ({reason})")
+        tell(f"in quarantine: {folder} ({reason})")
+    active = bool(left) and is_in_use(directory.parent)
     for folder in left:
-        show(f"left over from an interrupted save or deletion: {folder} (removed when training goes on)")
+        if active:
+            tell(f"of a save or deletion under way, or left over from one: {folder}")
+        else:
+            tell(f"left over from an interrupted save or deletion: {folder} (removed when training goes on)")
     if flags.json:
         answer: dict[str, Any] = {
             "checkpoints": [dataclasses.asdict(row) for row in rows],

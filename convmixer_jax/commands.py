@@ -14,7 +14,6 @@ Nothing here imports JAX before `start_jax`, so that help and errors are quick.
 
 import argparse
 import contextlib
-import errno
 import os
 import signal
 import sys
@@ -26,11 +25,10 @@ from typing import NoReturn
 
 from convmixer_jax.command_line import CACHE, home_expanded
 from convmixer_jax.errors import ExitCode, RunAgainError, UserError
+from convmixer_jax.runs.files import NO_SPACE
 from convmixer_jax.runs.progress import nowhere
 from convmixer_jax.runs.signals import SIGNALS, Interrupted, StopRequest
 from convmixer_jax.weights.hub import is_hub
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Parser(argparse.ArgumentParser):

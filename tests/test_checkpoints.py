@@ -1,13 +1,17 @@
 """`python -m convmixer_jax.checkpoints`: what it lists, verifies and leaves alone."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from convmixer_jax.checkpoints import main
+from convmixer_jax.checkpoints import main, written
 from convmixer_jax.runs import steps
+from convmixer_jax.runs.lock import WorkdirLock
+from convmixer_jax.runs.manifest import encode
+from convmixer_jax.runs.reading import CheckpointReader
 from tests.runs.damage import files_of, flip, save_steps, truncate
 
 
@@ -82,6 +86,87 @@ def test_what_is_not_a_good_step_is_told_at_a_glance(workdir, listed):
     assert (folder / "7.orbax-checkpoint-tmp").exists()
 
 
+def without_manifest(workdir: Path, step: int) -> None:
+    (workdir / f"checkpoints/{step}/MANIFEST.json").unlink()
+
+
+def test_a_save_that_is_under_way_is_not_bad(workdir, listed):
+    without_manifest(workdir, 3)
+    assert listed(workdir)[0] == 2, "nobody is about to write it"
+    with WorkdirLock(workdir):
+        for flags in ((), ("--verify",)):
+            code, told, _ = listed(workdir, *flags)
+            assert code == 0
+            assert [row["roles"] for row in told["checkpoints"]] == [["newest", "best"], []]
+            assert (told["checkpoints"][1]["good"], told["checkpoints"][1]["state"]) == (None, "its save is under way")
+        without_manifest(workdir, 2)
+        code, told, _ = listed(workdir)  # the run is past step 2
+        assert (code, [row["good"] for row in told["checkpoints"]]) == (2, [False, None])
+    assert listed(workdir)[0] == 2
+
+
+def test_a_step_that_a_run_removes_meanwhile_is_left_out(workdir, listed, monkeypatch):
+    verify = CheckpointReader.verify
+
+    def late(self, step):
+        if step == 2:
+            steps.remove(self.directory / "2")
+        verify(self, step)
+
+    monkeypatch.setattr(CheckpointReader, "verify", late)
+    code, told, lines = listed(workdir, "--verify")
+    assert (code, [row["step"] for row in told["checkpoints"]], len(lines)) == (0, [3], 2)
+
+
+@pytest.mark.parametrize("last", [4, 100])
+def test_checkpoints_that_are_all_removed_are_looked_for_again(tmp_path, monkeypatch, capsys, last):
+    """A run that keeps one, and is quicker than the reader; in the end it stops, or does not."""
+    folder = tmp_path / "checkpoints"
+    save_steps(folder, 1)
+    verify = CheckpointReader.verify
+
+    def late(self, step):
+        if step < last:
+            (folder / str(step)).rename(folder / str(step + 1))
+            path = folder / str(step + 1) / "MANIFEST.json"
+            path.write_bytes(encode(json.loads(path.read_bytes())["manifest"] | {"step": step + 1}))
+        verify(self, step)
+
+    monkeypatch.setattr(CheckpointReader, "verify", late)
+    code = main([str(tmp_path), "--verify"])
+    out, err = capsys.readouterr()
+    if last == 4:
+        assert (code, out.splitlines()[1].split()[0], err) == (0, "4", "")
+    else:
+        assert (code, out) == (2, "")
+        assert err.startswith(f"error: an active run removes the checkpoints in {folder}")
+
+
+def test_names_that_are_no_text_are_shown_all_the_same(workdir, listed):
+    folder = workdir / "checkpoints"
+    (folder / os.fsdecode(b"5\xff.deleting")).mkdir()
+    (folder / "3" / os.fsdecode(b"\xff")).write_bytes(b"")
+    code, told, lines = listed(workdir, "--verify")
+    assert (code, told["checkpoints"][1]["state"]) == (2, "damaged: \udcff does not belong there")
+    assert lines[2].endswith("damaged: \\udcff does not belong there")
+    assert "5\\udcff.deleting" in lines[3]
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path, capsys):
+    (tmp_path / "checkpoints").symlink_to("checkpoints")
+    assert main([str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {tmp_path / 'checkpoints'} cannot be read (Too many levels of symbolic links)")
+
+
+@pytest.mark.parametrize("seconds, time", [(10**9, "2001-09-09T01:46:40+00:00"), (10**13, "?"), (-(10**13), "?")])
+def test_a_clock_that_was_far_off(tmp_path, monkeypatch, seconds, time):
+    step = steps.Step(3, tmp_path)
+    monkeypatch.setattr(Path, "stat", lambda path: os.stat_result([0] * 7 + [seconds] * 3))
+    assert written(step) == time
+
+
 def test_a_step_of_before_manifests(workdir, listed):
     (workdir / "checkpoints/3/MANIFEST.json").unlink()
     path = workdir / "checkpoints/3/_CHECKPOINT_METADATA"
@@ -90,7 +175,6 @@ def test_a_step_of_before_manifests(workdir, listed):
         code, told, _ = listed(workdir, *flags)
         row = told["checkpoints"][1]
         assert (code, row["good"], row["state"]) == (0, None, f"{words}not verified: written before manifests")
-    path.write_text("{")
     (workdir / "checkpoints/3/state/manifest.ocdbt").unlink()
     code, told, _ = listed(workdir, "--verify")
     assert (code, told["checkpoints"][1]["good"]) == (2, False)

@@ -33,6 +33,9 @@ from convmixer_jax.runs.provenance import now, versions
 
 # Orbax gives each process a folder of its own.
 OWN_FILES = re.compile(r"state/ocdbt\.process_(\d+)/")
+SETTINGS = re.compile(r" \[(?:os_error_code|tensorstore_spec)=")
+FAILED = "failed"  # ends the topic on which a process says that its part of a save has
+OTHER = "another process failed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +61,11 @@ def own_files(names: list[str], process: int, processes: int) -> list[str]:
         return int(found[1]) % processes if found else 0
 
     return [name for name in names if owner(name) == process]
+
+
+def in_words(error: Exception) -> str:
+    """Returns what kind of error it is and what it says, without the settings that the storage library adds."""
+    return f"{type(error).__name__}: {SETTINGS.split(str(error))[0]}"
 
 
 class Confirmation:
@@ -89,9 +97,13 @@ class Confirmation:
             self._wait()
             folder = self._write.folder
             own["files"] = describe_files(folder, own_files(files_under(folder), process, processes))
+        except exchange.OtherFailedError:
+            problem = OTHER
         except Exception as error:  # see `Checkpoints.save`
-            problem = f"{type(error).__name__}: {error}"
+            problem = in_words(error)
         try:
+            if problem and processes > 1:
+                exchange.tell(f"{self._write.topic}/{FAILED}", problem)  # the others would wait for what does not come
             self._problem = self._conclude(own, problem, process, processes)
         except Exception as error:  # see `Checkpoints.save`; another process may be lost, too
             self._problem = f"{type(error).__name__}: {error}"
@@ -100,14 +112,15 @@ class Confirmation:
         """Returns the first process's verdict."""
         if processes == 1:
             return problem or self._publish([own], processes)
-        parts, verdict = f"{self._write.topic} parts", f"{self._write.topic} verdict"
+        parts, verdict = f"{self._write.topic}/parts", f"{self._write.topic}/verdict"
         exchange.tell(parts, json.dumps({"problem": problem, **own}))
         if process:
             return exchange.hear(verdict, 0) or None
         try:
             each = [json.loads(exchange.hear(parts, number)) for number in range(processes)]
-            exchange.forget(parts)
-            told = [f"process {number}: {part['problem']}" for number, part in enumerate(each) if part["problem"]]
+            problems = {number: part["problem"] for number, part in enumerate(each) if part["problem"]}
+            first = {number: words for number, words in problems.items() if words != OTHER} or problems
+            told = [f"process {number}: {words}" for number, words in first.items()]
             problem = "; ".join(told) or self._publish(each, processes)
         except Exception as error:  # whatever it is, the others are waiting
             problem = f"{type(error).__name__}: {error}"

@@ -5,17 +5,23 @@
     stop_at = propose("stop", "12")          # the first proposal counts, for all
     repeat("watch", "still here")
     newest = heard("watch")
+    meet("save 3 written", unless="save 3 failed", seconds=600)
 
 It goes through the coordination service that `jax.distributed` starts; one process alone needs none.
 """
 
+import time
 from typing import Any
 
 import jax
 from jax._src import distributed  # jax.distributed itself has no such call
 
-# As long as Orbax waits for the other processes of a save.
 TIMEOUT_SECONDS = 600
+PAUSE = 0.2  # seconds between two looks for the others
+
+
+class OtherFailedError(Exception):
+    """A process that was waited for has failed."""
 
 
 def _client() -> Any:
@@ -58,6 +64,22 @@ def propose(topic: str, words: str) -> str:
     return heard(topic)[0]
 
 
+def meet(topic: str, unless: str, seconds: float) -> None:
+    """Returns when all processes have called this.
+
+    topic: never used before. unless: the topic on which a process that cannot come says why: raises OtherFailedError
+    then. Raises TimeoutError, naming who is missing, after so many seconds.
+    """
+    tell(topic, "")
+    until = time.monotonic() + seconds
+    while missing := set(range(jax.process_count())) - heard(topic).keys():
+        for process, words in heard(unless).items():
+            raise OtherFailedError(f"process {process}: {words}")
+        if time.monotonic() > until:
+            raise TimeoutError(f"processes {sorted(missing)} did not come in {seconds:.0f} s")
+        time.sleep(PAUSE)
+
+
 def forget(topic: str) -> None:
-    """Removes all that was said on a topic."""
+    """Removes all that was said on a topic, and on those whose names go on with a slash."""
     _client().key_value_delete(f"{topic}/")

@@ -11,11 +11,14 @@ A line costs some 20 microseconds, and there is one for each report, evaluation 
 import dataclasses
 import itertools
 import json
+import math
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from convmixer_jax.runs.files import Lines
 
 STEP, LOST, DOWN, OTHER = "step", "lost work", "downtime", "other"
 CATEGORIES = (STEP, "input", "evaluation", "save", "compile", "start-up", LOST, DOWN, OTHER)
@@ -46,14 +49,13 @@ class Ledger:
     def _write(self, what: str, step: int | None, seconds: Mapping[str, float], moment: float | None = None) -> None:
         rounded = {kind: round(value, 4) for kind, value in seconds.items() if round(value, 4)}
         line = {"what": what, "time": round(moment or time.time(), 3), "step": step, "seconds": rounded}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._lines.append(json.dumps(line))
 
     def __enter__(self) -> "Ledger":
         torn = self._path.exists() and not self._path.read_bytes().endswith(b"\n")
-        self._file = self._path.open("a")
+        self._lines = Lines(self._path)
         if torn:
-            self._file.write("\n")
+            self._lines.append("")
         self._write("start", None, {}, self._began)
         return self
 
@@ -61,7 +63,7 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._write("end", None, {})
-        self._file.close()
+        self._lines.close()
 
 
 def start_up_seconds(parts: Mapping[str, float]) -> dict[str, float]:
@@ -118,15 +120,18 @@ def parse(text: str) -> Line | None:
     """Returns a line, None where it is none."""
     try:
         fields: dict[str, Any] = json.loads(text)
-        return Line(str(fields["what"]), float(fields["time"]), fields["step"], dict(fields["seconds"]))
-    except (ValueError, KeyError, TypeError):
+        seconds = {str(kind): float(value) for kind, value in fields["seconds"].items()}
+        step = None if fields["step"] is None else int(fields["step"])
+        line = Line(str(fields["what"]), float(fields["time"]), step, seconds)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
+    return line if math.isfinite(sum(seconds.values(), line.time)) else None
 
 
 def read_starts(path: Path) -> list[Start]:
     """Returns the starts in a ledger, in order; none where there is no such file."""
     starts: list[Start] = []
-    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
+    for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         line = parse(text)
         if line is not None and line.what == "start":
             starts.append(Start(line.time))

@@ -3,7 +3,7 @@
     leaves = digest_leaves(host_parts(tree))             # of the bytes in memory, at the save
     record = {"leaves": leaves, "files": describe_files(folder, files_under(folder))}
     write_manifest(folder, record)
-    read_manifest(folder)                                # raises ValueError where a single bit of it is wrong
+    read_manifest(folder)           # raises ValueError where a bit of it is wrong, or it is of another kind
     wrong_file(folder, record), wrong_leaf(tree, leaves)     # None, or what is wrong in a few words
 
 The digests of the files tell damage without reading through the library that wrote them; those of the leaves prove the
@@ -13,15 +13,19 @@ instructions for it.
 
 import hashlib
 import json
+import math
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from convmixer_jax.runs.files import write_bytes
+from convmixer_jax.runs.files import UNFINISHED, write_bytes
 
 MANIFEST_FILE = "MANIFEST.json"
+# Killed while a score is added, a run leaves the second one beside a manifest that is whole.
+NOT_DESCRIBED = {MANIFEST_FILE, MANIFEST_FILE + UNFINISHED}
 
 
 class Part(NamedTuple):
@@ -134,7 +138,7 @@ def _is_as_saved(values: np.ndarray, saved: Mapping[str, Any]) -> bool:
 def files_under(folder: Path) -> list[str]:
     """Returns the names of all files below, relative, without the manifest."""
     found = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
-    return sorted({path.relative_to(folder).as_posix() for path in found} - {MANIFEST_FILE})
+    return sorted({path.relative_to(folder).as_posix() for path in found} - NOT_DESCRIBED)
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -155,9 +159,11 @@ def wrong_name(folder: Path, record: Mapping[str, Any]) -> str | None:
     for name in sorted(there ^ wanted):
         return f"{name} is missing" if name in wanted else f"{name} does not belong there"
     for name in sorted(wanted):
-        size = (folder / name).stat().st_size
-        if size != record["files"][name]["bytes"]:
-            return f"{name} has {size} bytes, not {record['files'][name]['bytes']}"
+        known, size = (folder / name).stat(), record["files"][name]["bytes"]
+        if not stat.S_ISREG(known.st_mode):  # to read a pipe would take for ever
+            return f"{name} is no file"
+        if known.st_size != size:
+            return f"{name} has {known.st_size} bytes, not {size}"
     return None
 
 
@@ -191,16 +197,51 @@ def write_manifest(folder: Path, record: Mapping[str, Any]) -> None:
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Returns the manifest, None where there is none. Raises ValueError where it is not as it was written, OSError."""
+    path = folder / MANIFEST_FILE
+    if path.exists() and not path.is_file():
+        raise ValueError("its manifest is no file")
     try:
-        content = (folder / MANIFEST_FILE).read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
     try:
         record: dict[str, Any] = json.loads(content)["manifest"]
         # One bit may change the spelling and not the meaning: only the same bytes will do.
         whole = encode(record) == content
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         whole = False
     if not whole:
         raise ValueError("its manifest is damaged")
+    if not is_manifest(record):
+        raise ValueError("its manifest lacks what is read here, or has it of another kind: another program wrote it")
     return record
+
+
+def is_manifest(record: Any) -> bool:
+    """Whether all that is read of a manifest is there and of its kind."""
+    try:
+        score, files, leaves = record["val_top1"], record["files"], record["leaves"]
+        return (
+            (score is None or (_is(score, float, int) and math.isfinite(score)))
+            and _is(record["step"], int)
+            and _is(record["time"], str)
+            and all(_is(file["bytes"], int) and _is(file["sha256"], str) for file in files.values())
+            and all(_is_leaf(leaf) for leaf in leaves.values())
+        )
+    except (TypeError, KeyError, AttributeError, ValueError):
+        return False
+
+
+def _is(value: Any, *kinds: type) -> bool:
+    return type(value) in kinds  # True is no number
+
+
+def _is_leaf(leaf: Any) -> bool:
+    digests = [leaf["sha256"]] if "sha256" in leaf else [part["sha256"] for part in leaf["parts"]]
+    bounds = [axis for part in leaf.get("parts", ()) for axis in part["box"]]
+    return (
+        _is(leaf["dtype"], str)
+        and all(_is(size, int) for size in leaf["shape"])
+        and all(_is(digest, str) for digest in digests)
+        and all(_is(start, int) and _is(stop, int) for start, stop in bounds)
+    )

@@ -23,6 +23,7 @@ from convmixer_jax.runs.memory import is_out_of_memory
 from convmixer_jax.runs.steps import DamagedError, Step
 
 Read = TypeVar("Read")
+MOST_GONE = 10  # checkpoints that may be removed under a reader's hands before it gives up
 
 
 def make_handler() -> ocp.CompositeCheckpointHandler:
@@ -53,16 +54,27 @@ class CheckpointReader:
     def read_newest(self, read: Callable[[int], Read], step: int | None = None) -> tuple[int, Read, list[str]] | None:
         """Returns (step, what `read` makes of it, lines for people) of the newest good step; None where there is none.
 
-        step: only this one. Raises DamagedError where it, or every one, is damaged.
+        step: only this one. A step that a run removes meanwhile is none. Raises DamagedError where the one, or every
+        one, is damaged; UserError where the run is quicker to remove them than they can be read.
         """
         told: list[str] = []
         first: DamagedError | None = None
-        for known in reversed(steps.read_steps(self.directory)):
-            if step not in (None, known.number):
-                continue
+        seen: set[int] = set()
+        gone = 0
+        while known := self._newest(seen, step):
+            seen.add(known.number)
             try:
                 found = read(known.number)
             except DamagedError as damage:
+                if not known.folder.exists():
+                    gone += 1
+                    if gone == MOST_GONE:
+                        raise UserError(
+                            f"a run removed {gone} checkpoints in {self.directory} while they were read: raise its "
+                            "config.keep_checkpoints, or wait until it ends"
+                        ) from damage
+                    first, told, seen = None, [], set()  # the save that was under way is its successor now
+                    continue
                 first = first or damage
                 told.append(f"warning: checkpoint {known.number} is not used ({damage.reason})")
                 continue
@@ -72,6 +84,11 @@ class CheckpointReader:
         if first:
             raise first
         return None
+
+    def _newest(self, seen: set[int], step: int | None) -> Step | None:
+        """Returns the newest step that there is now and that is not among the seen ones; `step` alone where given."""
+        there = [known for known in steps.read_steps(self.directory) if step in (None, known.number)]
+        return max((known for known in there if known.number not in seen), key=lambda known: known.number, default=None)
 
     def restore(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
         """Returns (tree, meta) of a step, laid out by the shardings of `abstract`, on any number of devices.
@@ -86,7 +103,18 @@ class CheckpointReader:
             self._check_fit(step, reader.metadata(known.folder).item_metadata["state"], abstract)
             restored = reader.restore(known.folder, args=args)
         self._check_leaves(known, restored["state"])
+        if not isinstance(restored["meta"], dict):  # of before manifests: nothing else would tell
+            raise self._damaged(known, "what it tells beside its arrays is no object")
         return restored["state"], restored["meta"]
+
+    def verify(self, step: int) -> None:
+        """Reads all of a step. Raises DamagedError where anything is not what was saved, or cannot be read."""
+        self.restore_groups(step, self.groups(step))
+        known, args = self._step(step), ocp.args.Composite(meta=ocp.args.JsonRestore())
+        with self._reading(known), ocp.Checkpointer(make_handler()) as reader:
+            meta = reader.restore(known.folder, args=args)["meta"]
+        if not isinstance(meta, dict):
+            raise self._damaged(known, "what it tells beside its arrays is no object")
 
     def groups(self, step: int) -> list[str]:
         """Returns the keys at the top of a step's tree. Raises DamagedError where its files are not what was saved."""
@@ -108,10 +136,6 @@ class CheckpointReader:
             groups = dict(reader.restore(known.folder / "state", args=args))
         self._check_leaves(known, groups)
         return groups
-
-    def unverified(self, step: int) -> bool:
-        """Whether a step is of before there were manifests."""
-        return self._step(step).record is None
 
     def _step(self, step: int) -> Step:
         return steps.read_step(self.directory / str(step))

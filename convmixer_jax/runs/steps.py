@@ -8,10 +8,13 @@ A step is durable once its manifest is there, which is written last. Steps of be
 durable, too: nothing can be said about them. Nothing is deleted on suspicion: what is wrong moves to quarantine/.
 """
 
+import contextlib
 import dataclasses
 import errno
 import json
+import math
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,6 +27,8 @@ from convmixer_jax.runs.manifest import files_under, read_manifest
 QUARANTINE = "quarantine"
 DELETING = ".deleting"
 UNFINISHED = ".orbax-checkpoint-tmp"
+METADATA_FILE = "_CHECKPOINT_METADATA"
+STEP_NAME = re.compile(r"0|[1-9][0-9]*")  # as a number is written here: "007" would be another folder of step 7
 # In Orbax's own metadata of a step, which are there before the manifest: that there will be one.
 PROMISE = {"manifest": 1}
 INTERRUPTED = "interrupted"
@@ -41,7 +46,7 @@ class DamagedError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A checkpoint's folder, as far as a glance tells.
+    """A checkpoint's folder, as far as a glance tells, or as it was when it was there.
 
     record: its manifest, None for one of before there were any. kind, trouble: why it is not durable, in a word and in
     a few, or None. score: validation top-1, where one came with it.
@@ -56,7 +61,7 @@ class Step:
 
     @property
     def bytes(self) -> int:
-        """Of all its files."""
+        """Of all its files. Raises OSError where they are gone."""
         if self.record is not None:
             return sum(file["bytes"] for file in self.record["files"].values())
         return sum((self.folder / name).lstat().st_size for name in files_under(self.folder))
@@ -67,16 +72,19 @@ def read_step(folder: Path) -> Step:
     number = int(folder.name)
     try:
         record = read_manifest(folder)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         return Step(number, folder, kind=DAMAGED, trouble=str(error))
+    except OSError as error:
+        return Step(number, folder, kind=DAMAGED, trouble=f"its manifest cannot be read ({error.strerror})")
     if record is not None and record["step"] != number:
         return Step(number, folder, kind=DAMAGED, trouble=f"its manifest is of step {record['step']}")
     if record is not None:
         return Step(number, folder, record, score=record[BEST_METRIC])
     try:
-        promised = json.loads((folder / "_CHECKPOINT_METADATA").read_bytes())["custom_metadata"] == PROMISE
-    except (ValueError, TypeError, KeyError, OSError):
-        promised = False
+        promised = json.loads((folder / METADATA_FILE).read_bytes()).get("custom_metadata") == PROMISE
+    except (ValueError, AttributeError, RecursionError, OSError):
+        # Every version of this program has had it written: a step without is not an old one, but half a one.
+        return Step(number, folder, kind=DAMAGED, trouble=f"its manifest is missing, and {METADATA_FILE} unreadable")
     if promised:
         return Step(
             number,
@@ -89,18 +97,31 @@ def read_step(folder: Path) -> Step:
 
 def _old_score(folder: Path) -> float | None:
     try:
-        return float(json.loads((folder / "metrics" / "metrics").read_bytes())[BEST_METRIC])
-    except (ValueError, TypeError, KeyError, OSError):
+        score = float(json.loads((folder / "metrics" / "metrics").read_bytes())[BEST_METRIC])
+    except (ValueError, TypeError, KeyError, RecursionError, OSError):
         return None
+    return score if math.isfinite(score) else None
 
 
 def read_steps(directory: Path) -> list[Step]:
-    """Returns all steps whose writing was finished, ascending, durable or not; none where there is no such folder."""
+    """Returns all steps whose writing was finished, ascending, durable or not; none where there is no such folder.
+
+    Raises UserError where there is one that cannot be read.
+    """
+    folders = [path for path in _entries(directory) if STEP_NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted((read_step(folder) for folder in folders), key=lambda step: step.number)
+
+
+def _entries(directory: Path) -> list[Path]:
     try:
-        folders = [path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
+        return list(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted((read_step(folder) for folder in folders), key=lambda step: step.number)
+    except OSError as error:
+        raise UserError(
+            f"{directory} cannot be read ({error.strerror}): it is where a run's checkpoints are; see that it can, or "
+            "name another folder"
+        ) from error
 
 
 def durable(steps: Iterable[Step]) -> list[Step]:
@@ -125,37 +146,49 @@ def remove(folder: Path) -> None:
     """Deletes a step, so that a crash in the middle leaves no half of it under its name. Raises OSError."""
     doomed = folder.with_name(folder.name + DELETING)
     folder.rename(doomed)
-    shutil.rmtree(doomed)
+    _delete(doomed)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:  # where somebody put a step elsewhere, and a link in its place, it stays there
+        path.unlink()
 
 
 def leftovers(directory: Path) -> list[Path]:
-    """Returns what interrupted saves and deletions left in the folder."""
-    if not directory.is_dir():
-        return []
-    return sorted(path for path in directory.iterdir() if UNFINISHED in path.name or path.name.endswith(DELETING))
+    """Returns what interrupted saves and deletions left in the folder. Raises UserError where it cannot be read."""
+    return sorted(path for path in _entries(directory) if UNFINISHED in path.name or path.name.endswith(DELETING))
 
 
 def clean(directory: Path, number: int | None = None) -> None:
-    """Removes leftovers: all, or those of one step."""
+    """Removes leftovers, as far as that can be done: all, or those of one step."""
     for path in leftovers(directory):
         if number is None or path.name.split(".")[0] == str(number):
-            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                _delete(path)
 
 
 def quarantine(directory: Path, number: int, kind: str, reason: str) -> Path:
     """Moves a step to quarantine/NUMBER-KIND, with its reason in a file beside it; returns where it is now.
 
-    Raises OSError.
+    Raises UserError where that cannot be done.
     """
     away = directory / QUARANTINE
-    away.mkdir(exist_ok=True)
     target, again = away / f"{number}-{kind}", 1
-    while target.exists():
+    while os.path.lexists(target):
         again += 1
         target = away / f"{number}-{kind}-{again}"
-    write_bytes(target.with_name(target.name + ".txt"), f"{reason}\n".encode())
-    (directory / str(number)).rename(target)
-    sync_folder(directory)
+    try:
+        away.mkdir(exist_ok=True)
+        write_bytes(target.with_name(target.name + ".txt"), f"{reason}\n".encode(errors="backslashreplace"))
+        (directory / str(number)).rename(target)
+        sync_folder(directory)
+    except OSError as error:
+        raise UserError(
+            f"checkpoint {directory / str(number)} is {kind} ({reason}) and cannot be moved to {away} "
+            f"({error.strerror}): see that it can, or move it away yourself"
+        ) from error
     return target
 
 

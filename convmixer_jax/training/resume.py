@@ -89,7 +89,7 @@ def restore_state(experiment: Experiment, checkpoints: Checkpoints, step: int) -
     DamagedError where it is not what was saved.
     """
     tree, meta = checkpoints.restore(step, to_tree(experiment.abstract_state))
-    if meta["config_digest"] != digest(experiment.config):
+    if meta.get("config_digest") != digest(experiment.config):
         raise UserError(
             f"checkpoint {step} in {checkpoints.directory} was made with another config than the one asked for: "
             "use that one, or another --workdir"

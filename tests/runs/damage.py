@@ -1,5 +1,6 @@
 """Checkpoints to damage, and ways to do it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convmixer_jax.runs.checkpoint import Checkpoints
+from convmixer_jax.runs.manifest import encode
 
 META = {"config_digest": "ab"}
 
@@ -86,6 +88,12 @@ def respell_manifest(step: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\n")
 
 
+def alter_kinds(step: Path) -> None:
+    """Its own digest is right, but it is not what is read here."""
+    path = step / "MANIFEST.json"
+    path.write_bytes(encode(json.loads(path.read_bytes())["manifest"] | {"files": []}))
+
+
 def rename_step(step: Path) -> None:
     """The manifest of another step."""
     path = step.parent / "1/MANIFEST.json"
@@ -103,5 +111,6 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "manifest": (damage_manifest, "its manifest is damaged"),
     "manifest empty": (empty_manifest, "its manifest is damaged"),
     "manifest respelt": (respell_manifest, "its manifest is damaged"),
+    "manifest of other kinds": (alter_kinds, "its manifest lacks what is read here"),
     "manifest of another step": (rename_step, "its manifest is of step 1"),
 }

@@ -68,13 +68,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def work(processes: int, task: dict) -> list[dict]:
+def work(processes: int, task: object, worker: str = WORKER) -> list:
     """Returns what each of the processes told."""
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(DEVICES // processes), "JAX_PLATFORMS": "cpu"}
     port = str(free_port())
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, port, str(processes), str(index), json.dumps(task)],
+            [sys.executable, "-c", worker, port, str(processes), str(index), json.dumps(task)],
             env=environment,
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -104,6 +104,58 @@ def folders(tmp_path_factory) -> dict[tuple[int, int], Path]:
             assert all(outcome == [2, {}] for each in told for outcome in each.values())
             assert [len(each) for each in told] == [2] * len(told)
     return made
+
+
+# Both save step 1; then, by turns, one of them fails in a save, and both save again.
+ALONE = """
+import json, resource, sys, time
+import jax, numpy as np
+
+port, count, index, (folder, failing) = (*map(int, sys.argv[1:4]), json.loads(sys.argv[4]))
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
+from pathlib import Path
+from convmixer_jax.runs import checkpoint
+from convmixer_jax.training.mesh import make_mesh, over_fsdp
+
+values = {"w": np.random.default_rng(0).standard_normal((64, 5000)).astype(np.float32)}
+place = lambda value, sharding: jax.make_array_from_callback(value.shape, sharding, lambda part: value[part])
+tree = jax.tree.map(place, values, over_fsdp(make_mesh(0, count), values))
+checkpoints, parts = checkpoint.Checkpoints(Path(folder), keep=1), checkpoint.host_parts
+
+def fail(*arguments):
+    raise MemoryError("no")
+
+def save(step, how=None):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000 if how == "writing" else -1, -1))
+    checkpoint.host_parts = fail if how == "before" else parts
+    began = time.monotonic()
+    checkpoints.save(step, tree, {})
+    checkpoints.confirm()
+    told.append([time.monotonic() - began, checkpoints.saved, checkpoints.failures.get(step)])
+
+told = []
+save(1)
+for turn, (how, who) in enumerate(failing):
+    save(2 * turn + 2, how if index == who else None)
+    save(2 * turn + 3)
+checkpoints.close()
+print(json.dumps(told))
+"""
+
+
+def test_a_process_whose_part_fails_alone_keeps_nobody_waiting(tmp_path):
+    failing = [("writing", 0), ("writing", 1), ("before", 1)]
+    for process, told in enumerate(work(2, [str(tmp_path), failing], ALONE)):
+        assert max(seconds for seconds, _, _ in told) < 60, "it was 600"
+        # The step before stays, and the next save works.
+        assert [saved for _, saved, _ in told] == [1, 1, 3, 3, 5, 5, 7]
+        reasons = [reason for _, _, reason in told]
+        assert reasons[::2] == [None] * 4
+        assert reasons[1].startswith("process 0: ValueError: ")
+        assert reasons[3].startswith("process 1: ValueError: ")
+        assert reasons[5] == ("MemoryError: no" if process == 1 else "process 1: MemoryError: no")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["7"]
 
 
 def test_the_manifest_has_whole_leaves_or_parts(folders):

@@ -153,7 +153,7 @@ def test_a_step_that_exists_is_not_overwritten(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, make_tree(), META)
     checkpoints.close()
-    assert checkpoints.failures == {1: f"{tmp_path / '1'} exists"}
+    assert checkpoints.failures == {1: f"{tmp_path / '1'} is there already: move it away"}
     assert files_of(tmp_path) == before
 
 
@@ -179,6 +179,59 @@ def test_a_damaged_step_is_set_aside_with_all_its_bytes(tmp_path, damage, words)
     assert checkpoints.saved == 2
 
 
+def test_a_save_that_fails_before_it_begins_is_noted(tmp_path, monkeypatch):
+    def full(tree, lead):
+        raise MemoryError("no")
+
+    checkpoints = Checkpoints(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("convmixer_jax.runs.checkpoint.host_parts", full)
+        checkpoints.save(1, make_tree(), META)
+        assert (checkpoints.writing, checkpoints.failures) == (None, {1: "MemoryError: no"})
+    checkpoints.save(1, make_tree(), META)
+    checkpoints.close()
+    assert (checkpoints.saved, checkpoints.failures) == (1, {})
+
+
+def test_errors_of_a_failed_write_are_not_those_of_the_next(tmp_path, monkeypatch):
+    """Of a disk that is full Orbax keeps an error for each small file, and tells one at each wait."""
+    checkpoints = Checkpoints(tmp_path)
+    wait, errors = checkpoints._writer.wait_until_finished, []
+
+    def wait_with_errors():
+        wait()
+        if errors:
+            raise errors.pop()
+
+    monkeypatch.setattr(checkpoints._writer, "wait_until_finished", wait_with_errors)
+    for step in (1, 2, 3):
+        checkpoints.save(step, make_tree(), META)
+        errors += [OSError(28, "No space left on device")] * 5 if step == 2 else []
+        checkpoints.confirm()
+    errors += [OSError(28, "No space left on device")] * 5
+    checkpoints.close()
+    assert (checkpoints.saved, checkpoints.failures) == (3, {2: "OSError: [Errno 28] No space left on device"})
+
+
+def test_a_score_that_cannot_be_added_harms_nothing(tmp_path, monkeypatch):
+    save_steps(tmp_path, 1, score=None)
+    before = files_of(tmp_path)
+    checkpoints = Checkpoints(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", manifest_lost_at_sync)
+        checkpoints.add_score(1, 0.5)
+    assert checkpoints.failures == {
+        1: "its score cannot be written to it ([Errno 28] No space left on device)",
+    }
+    assert files_of(tmp_path) == before
+    checkpoints.close()
+    assert Checkpoints(tmp_path, read_only=True).steps() == [1]
+
+
+def manifest_lost_at_sync(descriptor):
+    raise OSError(28, "No space left on device")
+
+
 def test_an_interrupted_save_is_set_aside_and_not_lost(tmp_path):
     for again in ("", "-2"):
         save_steps(tmp_path, 1)
@@ -197,6 +250,13 @@ def test_half_a_deletion_is_ended(tmp_path):
     assert Checkpoints(tmp_path, read_only=True).steps() == [2]
     Checkpoints(tmp_path).close()
     assert folders(tmp_path) == ["2"]
+
+
+def test_a_reason_does_not_hold_the_settings_of_a_library():
+    words = 'RESOURCE_EXHAUSTED: Error writing "w/0": Failed to write 8 bytes to file 12: No space left on device'
+    error = ValueError(f"{words} [os_error_code='28'] [tensorstore_spec='{{\"driver\":\"zarr\"}}']")
+    assert confirmation.in_words(error) == f"ValueError: {words}"
+    assert confirmation.in_words(OSError(28, "No space left")) == "OSError: [Errno 28] No space left"
 
 
 @pytest.mark.parametrize("processes, owners", [(1, [0, 0, 0, 0]), (3, [0, 0, 2, 0])])

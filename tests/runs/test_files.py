@@ -1,5 +1,6 @@
 """Files of a workdir are whole or absent, are JSON, and a folder that cannot be written is told at once."""
 
+import errno
 import json
 import math
 
@@ -7,7 +8,7 @@ import pytest
 
 from convmixer_jax.errors import UserError
 from convmixer_jax.runs import files
-from convmixer_jax.runs.files import make_workdir, read_json, to_json, write_bytes, write_json
+from convmixer_jax.runs.files import Lines, make_workdir, read_json, to_json, write_bytes, write_json
 
 NAN, INF = math.nan, math.inf
 
@@ -40,10 +41,52 @@ def test_the_old_text_stays_until_the_new_is_whole(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_bytes(path, b"new")
     assert (during, path.read_text()) == (["old"], "old")
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]  # nothing is left of the failure
     monkeypatch.undo()
-    write_bytes(path, b"new")  # what the failure left is in nobody's way
+    (tmp_path / "result.json.tmp").write_bytes(b"half")  # as a crash leaves it, which is in nobody's way
+    write_bytes(path, b"new")
     assert path.read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+class Disk:
+    """Stands for a file on a disk with room for so many more bytes; then errors of this number."""
+
+    def __init__(self, file, room: int, number: int):
+        self.file, self.room, self.number = file, room, number
+
+    def write(self, content) -> int:
+        part = content[: self.room]
+        if not part:
+            raise OSError(self.number, "No space left on device")
+        self.room -= len(part)
+        return self.file.write(part)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_lines_wait_for_room(tmp_path):
+    path = tmp_path / "lines"
+    lines = Lines(path)
+    lines.append("one")
+    file = lines._file
+    lines._file = Disk(file, room=6, number=errno.ENOSPC)  # takes a line and a half
+    lines.append("two")
+    lines.append("three")
+    assert path.read_text() == "one\ntwo\n", "no half of a line"
+    lines.sync()
+    lines._file = Disk(file, room=9, number=errno.ENOSPC)
+    lines.append("four")
+    assert path.read_text() == "one\ntwo\n"
+    lines._file = file
+    lines.sync()
+    assert path.read_text() == "one\ntwo\nthree\nfour\n"
+    lines.close()
+    lines = Lines(path)
+    lines._file = Disk(lines._file, room=0, number=errno.EIO)
+    with pytest.raises(OSError, match="No space"):
+        lines.append("five")
 
 
 def test_a_file_that_is_not_there_is_none(tmp_path):

@@ -69,10 +69,26 @@ def test_a_start_that_never_got_ready_counts_as_time_gone(tmp_path):
     assert (account.starts, account.lost_updates, account.seconds["downtime"]) == (3, 30, 90)
 
 
+FOREIGN = (
+    '{"what": "report", "time": 11',
+    "[1]",
+    '{"what": "report", "time": 1115, "step": "a", "seconds": {}}',
+    '{"what": "report", "time": 1115, "step": 90, "seconds": {"step": "b"}}',
+    '{"what": "report", "time": 1115, "step": 90, "seconds": []}',
+    '{"what": "start", "time": NaN, "step": null, "seconds": {}}',
+    '{"what": "start", "time": 1e999, "step": null, "seconds": {}}',
+)
+
+
 def test_torn_and_foreign_lines_are_left_out(tmp_path):
-    path = written(tmp_path, [*KILLED, '{"what": "report", "time": 11\n', "[1]\n", *RESUMED, '{"wh'])
+    path = written(tmp_path, [*KILLED, *(f"{each}\n" for each in FOREIGN), *RESUMED, '{"wh'])
     assert len(read_starts(path)) == 2
     assert add_up(read_starts(path)).lost_updates == 30
+
+
+def test_a_folder_is_no_ledger(tmp_path):
+    ledger_path(tmp_path, 0).mkdir()
+    assert read_run(tmp_path) == {}
 
 
 def test_what_is_written_is_what_is_read(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from convmixer_jax.errors import UserError
+from convmixer_jax.runs import steps
 from convmixer_jax.runs.checkpoint import Checkpoints
 from convmixer_jax.runs.manifest import MANIFEST_FILE, encode
 from convmixer_jax.runs.steps import DamagedError
@@ -115,6 +116,58 @@ def test_an_array_that_is_not_what_was_in_memory_is_found(folder, template):
         checkpoints.restore_groups(2, ["params"])
 
 
+def test_a_manifest_that_is_being_rewritten_is_no_damage(folder, template):
+    """As a kill leaves it, or a reader sees it, while a score is added."""
+    (folder / "2" / f"{MANIFEST_FILE}.tmp").write_bytes(b"half")
+    assert read(folder, template)[0::2] == (2, [])
+
+
+@pytest.mark.parametrize("step", [None, 2])
+def test_a_step_that_a_run_removes_meanwhile_is_not_damaged(folder, template, step):
+    """A reader that is slow, and a run that has saved step 3 and removed step 2 before that is read."""
+    checkpoints = Checkpoints(folder, read_only=True)
+    asked = []
+
+    def slow(number):
+        asked.append(number)
+        if number == 2:
+            (folder / "2").rename(folder / "3")
+            path = folder / "3" / MANIFEST_FILE
+            path.write_bytes(encode(json.loads(path.read_text())["manifest"] | {"step": 3}))
+        return checkpoints.restore(number, template)
+
+    found = checkpoints.read_newest(slow, step)
+    if step is None:
+        assert (found[0], found[2], asked) == (3, [], [2, 3])
+    else:
+        assert (found, asked) == (None, [2])
+
+
+def test_the_save_that_was_under_way_is_read_when_the_step_before_it_is_gone(folder, template):
+    checkpoints = Checkpoints(folder, read_only=True)
+    manifest = folder / "2" / MANIFEST_FILE
+    manifest.rename(folder / "manifest")
+
+    def slow(number):
+        if number == 1:
+            (folder / "manifest").rename(manifest)
+            steps.remove(folder / "1")
+        return checkpoints.restore(number, template)
+
+    assert checkpoints.read_newest(slow)[0::2] == (2, [])
+
+
+def test_a_run_that_removes_what_is_read_again_and_again_ends_the_reader(folder, template):
+    checkpoints = Checkpoints(folder, read_only=True)
+
+    def too_slow(number):
+        (folder / str(number)).rename(folder / str(number + 1))
+        return checkpoints.restore(number, template)
+
+    with pytest.raises(UserError, match=r"a run removed 10 checkpoints in .* config.keep_checkpoints, or wait"):
+        checkpoints.read_newest(too_slow)
+
+
 def of_before(step: Path) -> None:
     """Makes it a step of before there were manifests."""
     (step / MANIFEST_FILE).unlink()
@@ -137,6 +190,15 @@ def test_a_step_of_before_that_cannot_be_read_is_damaged(folder, template):
     step, _, told = read(folder, template)
     assert step == 1
     assert "checkpoint 2 is not used (" in told[0]
+
+
+@pytest.mark.parametrize("content", ["[]", "{"])
+def test_a_step_of_before_with_another_meta_is_damaged(folder, template, content):
+    of_before(folder / "2")
+    (folder / "2/meta/metadata").write_text(content)
+    assert read(folder, template)[0] == 1
+    with pytest.raises(DamagedError):
+        Checkpoints(folder, read_only=True).verify(2)
 
 
 def test_a_step_that_does_not_fit_is_not_damaged(folder, template):
