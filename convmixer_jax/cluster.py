@@ -18,7 +18,8 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from convmixer_jax.errors import UserError
+from convmixer_jax.errors import RunAgainError, UserError
+from convmixer_jax.runs.aborts import aborts_explained, answers
 from convmixer_jax.runs.rendezvous import Facts, Place, meet
 
 Environment = Mapping[str, str]
@@ -62,9 +63,14 @@ def number(text: str | None, field: str) -> int | None:
     return int(text)
 
 
+def number_of(name: str, environ: Environment) -> int | None:
+    """Returns the whole number in the variable of that name, as `number` does."""
+    return number(environ.get(name), name)
+
+
 def given(asked: Asked, environ: Environment) -> Found:
     """Returns what the flags say, else our variables."""
-    count, index = (number(environ.get(name), name) for name in ("CONVMIXER_NUM_PROCESSES", "CONVMIXER_PROCESS_ID"))
+    count, index = (number_of(name, environ) for name in ("CONVMIXER_NUM_PROCESSES", "CONVMIXER_PROCESS_ID"))
     return Found(
         asked.coordinator or environ.get("CONVMIXER_COORDINATOR") or None,
         count if asked.num_processes is None else asked.num_processes,
@@ -82,21 +88,22 @@ def slurm(environ: Environment) -> Found | None:
 
     Where a node has several tasks, each takes the device of its own number, unless it sees no more than one anyway.
     """
-    if (number(environ.get("SLURM_STEP_NUM_TASKS"), "SLURM_STEP_NUM_TASKS") or 1) < 2:
+    if (number_of("SLURM_STEP_NUM_TASKS", environ) or 1) < 2:
         return None
     # "node[001-004,007],other": of the first name, the first number of each bracket.
-    names = re.sub(r"\[([^],-]+)[^]]*\]", r"\1", environ["SLURM_STEP_NODELIST"])
-    host = names.split(",")[0]
+    names = re.sub(r"\[([^],-]+)[^]]*\]", r"\1", environ.get("SLURM_STEP_NODELIST", ""))
+    host, job = names.split(",")[0], environ.get("SLURM_JOB_ID")
     several = not re.fullmatch(r"1(\(x\d+\))?", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
     sees_one = environ.get("CUDA_VISIBLE_DEVICES", "0,1").count(",") == 0
-    local = (int(environ["SLURM_LOCALID"]),) if several and not sees_one else None
-    count, index = int(environ["SLURM_STEP_NUM_TASKS"]), int(environ["SLURM_PROCID"])
-    return Found(f"{host}:{job_port(environ['SLURM_JOB_ID'])}", count, index, local)
+    task = number_of("SLURM_LOCALID", environ)
+    local = (task,) if several and not sees_one and task is not None else None
+    count, index = number_of("SLURM_STEP_NUM_TASKS", environ), number_of("SLURM_PROCID", environ)
+    return Found(f"{host}:{job_port(job)}" if host and job else None, count, index, local)
 
 
 def open_mpi(environ: Environment) -> Found | None:
     """Several processes of mpirun. Open MPI 5 tells no address of the first, so --coordinator must."""
-    count = number(environ.get("OMPI_COMM_WORLD_SIZE"), "OMPI_COMM_WORLD_SIZE")
+    count = number_of("OMPI_COMM_WORLD_SIZE", environ)
     if (count or 1) < 2:
         return None
     # Of Open MPI 4: "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911", the machine where mpirun runs.
@@ -104,8 +111,9 @@ def open_mpi(environ: Environment) -> Found | None:
     host = re.search(r"tcp://([^,:]+)", uri)
     coordinator = f"{host[1]}:{job_port(uri.partition('.')[0])}" if host else None
     several = environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1") != "1"
-    local = (int(environ["OMPI_COMM_WORLD_LOCAL_RANK"]),) if several else None
-    return Found(coordinator, count, int(environ["OMPI_COMM_WORLD_RANK"]), local)
+    rank = number_of("OMPI_COMM_WORLD_LOCAL_RANK", environ)
+    local = (rank,) if several and rank is not None else None
+    return Found(coordinator, count, number_of("OMPI_COMM_WORLD_RANK", environ), local)
 
 
 def on_tpu_vm(environ: Environment) -> bool:
@@ -143,11 +151,12 @@ def tpu(environ: Environment) -> Found | None:
     if not (hosts and index):
         return None
     workers = [worker.split(":")[-1] for worker in hosts.split(",")]  # an address, or name:number:address
-    count, number_of_slice = int(slices.get("MEGASCALE_NUM_SLICES") or 1), int(slices.get("MEGASCALE_SLICE_ID") or 0)
+    count, place_of_slice = number_of("MEGASCALE_NUM_SLICES", slices) or 1, number_of("MEGASCALE_SLICE_ID", slices) or 0
+    worker = number(index, "TPU_WORKER_ID") or 0
     if count * len(workers) < 2:
         return None
     first = (slices.get("MEGASCALE_COORDINATOR_ADDRESS") or workers[0]).split(":")[0]
-    return Found(f"{first}:{TPU_PORT}", count * len(workers), number_of_slice * len(workers) + int(index))
+    return Found(f"{first}:{TPU_PORT}", count * len(workers), place_of_slice * len(workers) + worker)
 
 
 DETECTORS = {"SLURM": slurm, "Open MPI": open_mpi, "Cloud TPU": tpu}
@@ -198,16 +207,22 @@ def join(place: Place, facts: Facts, seconds: int) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # of a CPU's backend alone
     # JAX's would take SIGTERM from StopRequest; the loop agrees on an update to stop at by itself.
     jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(
-        place.address,
-        place.count,
-        place.index,
-        local_device_ids=place.devices,
-        cluster_detection_method="deactivate",
-        initialization_timeout=seconds,
-        heartbeat_timeout_seconds=HEARTBEAT,
-        coordinator_bind_address=place.bind_address,
-    )
+    # Where one that came is lost before it has joined, JAX raises, or aborts.
+    lost = f"process {place.index} could not join the others: one of them came, but was lost since"
+    try:
+        with aborts_explained(lambda: lost):
+            jax.distributed.initialize(
+                place.address,
+                place.count,
+                place.index,
+                local_device_ids=place.devices,
+                cluster_detection_method="deactivate",
+                initialization_timeout=seconds,
+                heartbeat_timeout_seconds=HEARTBEAT,
+                coordinator_bind_address=place.bind_address,
+            )
+    except RuntimeError as error:
+        raise RunAgainError(f"{lost} ({error}); run again") from error
 
 
 @contextlib.contextmanager
@@ -222,10 +237,16 @@ def member(place: Place | None) -> Iterator[None]:
         return
     import jax
 
-    try:
-        yield
-    except BaseException:
-        if place.index == 0 and place.count > 1 and jax.distributed.is_initialized():
-            time.sleep(LINGER)
-        raise
-    jax.distributed.shutdown()
+    def why() -> str | None:
+        if place.index == 0 or answers(place):
+            return None
+        return f"process {place.index}: process 0, which joins all others, was lost"
+
+    with aborts_explained(why):
+        try:
+            yield
+        except BaseException:
+            if place.index == 0 and place.count > 1 and jax.distributed.is_initialized():
+                time.sleep(LINGER)
+            raise
+        jax.distributed.shutdown()

@@ -92,6 +92,20 @@ def test_a_variable_that_is_no_number():
         find_place(Asked(), OURS | {"CONVMIXER_PROCESS_ID": "x"})
 
 
+@pytest.mark.parametrize("environ, told", [
+    ({"SLURM_STEP_NUM_TASKS": "4"}, "--coordinator and --process_id missing, and SLURM does not tell"),
+    (SLURM | {"SLURM_JOB_ID": ""}, "--coordinator missing, and SLURM does not tell"),
+    (SLURM | {"SLURM_PROCID": "x"}, "SLURM_PROCID is 'x': a whole number is needed"),
+    ({"OMPI_COMM_WORLD_SIZE": "2"}, "--coordinator and --process_id missing, and Open MPI does not tell"),
+    (GKE | {"TPU_WORKER_ID": "x"}, "TPU_WORKER_ID is 'x': a whole number is needed"),
+    (GKE | SLICES | {"MEGASCALE_SLICE_ID": "x"}, "MEGASCALE_SLICE_ID is 'x': a whole number is needed"),
+])  # fmt: skip
+def test_an_environment_that_tells_too_little_or_nonsense(environ, told):
+    with pytest.raises(UserError) as raised:
+        find_place(Asked(), environ)
+    assert str(raised.value).startswith(told)
+
+
 ATTRIBUTES = {
     "agent-worker-number": "2",
     "worker-network-endpoints": "n:0:10.0.0.1,n:1:10.0.0.2,n:2:10.0.0.3,n:3:10.0.0.4",

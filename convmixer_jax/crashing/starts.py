@@ -20,6 +20,7 @@ from typing import IO
 
 from convmixer_jax.crashing.setups import ROOT, Setup, command, environment
 from convmixer_jax.runs.ledger import ledger_path, read_starts
+from convmixer_jax.runs.manifest import MANIFEST_FILE
 
 LOOK_EVERY_S = 0.005
 _under_way: set["Start"] = set()
@@ -138,12 +139,12 @@ class Start:
 
     def is_saving(self) -> bool:
         """Whether a checkpoint is being written: it has a folder, but no manifest yet."""
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(self.workdir / "checkpoints"):
-                number = entry.name.split(".")[0]
-                if number.isdecimal() and not os.path.exists(f"{entry.path}/MANIFEST.json"):
-                    return True
-        return False
+        try:
+            names = os.listdir(self.workdir / "checkpoints")
+        except OSError:
+            return False
+        folders = [name for name in names if name.split(".")[0].isdecimal()]
+        return not all((self.workdir / "checkpoints" / name / MANIFEST_FILE).exists() for name in folders)
 
 
 def catches(pid: int, number: signal.Signals) -> bool:

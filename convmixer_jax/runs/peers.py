@@ -8,9 +8,12 @@ Each says every PAUSE seconds that it lives, on a topic of the coordination serv
 but later, and then aborts all others.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
+
+from convmixer_jax.errors import ExitCode
 
 PAUSE = 1.0  # seconds between two looks
 # Looks without a word after which a process counts as lost. JAX aborts all of them 15 to 30 s after it was: its clients
@@ -18,6 +21,14 @@ PAUSE = 1.0  # seconds between two looks
 SILENT = 9
 LINGER = 2  # looks for which the others stay when one has failed: they find a user's mistake for themselves
 TOPIC = "watch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trouble:
+    """Why a process should end, and with which exit code: all processes of a run end with the same."""
+
+    words: str
+    code: ExitCode = ExitCode.STUCK
 
 
 class Peers:
@@ -32,7 +43,7 @@ class Peers:
         self._last: dict[int, dict[str, Any]] = {}
         self._unchanged: dict[int, int] = {}
 
-    def look(self, doing: str, may_be_silent: bool) -> str | None:
+    def look(self, doing: str, may_be_silent: bool) -> Trouble | None:
         """Says what this process is doing; returns who was lost and why this one should end, or None.
 
         may_be_silent: while Python may be held up for long (imports). Raises RuntimeError where there is
@@ -46,15 +57,18 @@ class Peers:
             self._last[process] = known
         return next((trouble for process in self._last if (trouble := self._trouble(process))), None)
 
-    def _trouble(self, process: int) -> str | None:
+    def _trouble(self, process: int) -> Trouble | None:
         known, unchanged = self._last[process], self._unchanged[process]
         if process == self.index:
             return None
         if "left" in known:
-            return f"process {process} ended: {known['left']}" if known["left"] and unchanged >= LINGER else None
+            if not known["left"] or unchanged < LINGER:
+                return None
+            return Trouble(f"process {process} ended: {known['left']}", ExitCode(known["code"]))
         if unchanged < SILENT or known["may_be_silent"]:
             return None
-        return f"process {process} was lost: not a word in {unchanged * PAUSE:g} s, its last was {known['doing']!r}"
+        last = f"not a word in {unchanged * PAUSE:g} s, its last was {known['doing']!r}"
+        return Trouble(f"process {process} was lost: {last}")
 
     def describe(self) -> list[str]:
         """Returns a line on each of the others: what it said last."""
@@ -68,9 +82,9 @@ class Peers:
         here = [process for process, known in self._last.items() if "left" not in known]
         return sum(process != self.index and self._unchanged[process] < SILENT for process in here)
 
-    def leave(self, reason: str) -> None:
-        """Says that this process ends. reason: "" where all is well; otherwise the others end, too."""
-        self._say({"left": reason})
+    def leave(self, reason: str, code: ExitCode) -> None:
+        """Says that this process ends. reason: "" where all is well; otherwise the others end, too, with this code."""
+        self._say({"left": reason, "code": code})
 
     def _say(self, words: dict[str, Any]) -> None:
         self._repeat(TOPIC, json.dumps(words))

@@ -169,11 +169,11 @@ def follow(place: Place, own: dict[str, Any], seconds: float) -> dict[str, str]:
             if answer is not None:
                 return answer
             why = ConnectionError("what answers there is not process 0 of such a run, or it ended")
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             why = error
         time.sleep(PAUSE)
     told = f"process {place.index} waited {seconds:g} s for process 0 at --coordinator {place.address} ({why})"
-    if isinstance(why, socket.gaierror):
+    if isinstance(why, socket.gaierror | UnicodeError):  # the latter of what can be no name
         raise UserError(f"{told}: there is no such host; give the name or address of process 0's")
     raise RunAgainError(f"{told}: run again, or give its address if that is another")
 
@@ -194,8 +194,21 @@ def verdict(place: Place, came: list[dict[str, Any]], seconds: float) -> dict[st
     there = ", ".join(map(name, sorted(came, key=lambda process: process["process"])))
     return {
         "missing": f"{len(came)} of {place.count} processes came to --coordinator {place.address} within {seconds:g} s "
-        f"({there}), but not {', '.join(map(str, missing))}: run again"
+        f"({there}), but not {', '.join(map(str, missing))}{strange_address(place)}: run again"
     }
+
+
+def strange_address(place: Place) -> str:
+    """Returns a remark on an address of process 0, asked for on its machine, which is not that machine's; or ""."""
+    try:
+        known = socket.getaddrinfo(place.host, 0, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return f" (process 0 knows no host {place.host})"
+    for family, _, _, _, address in known:
+        with contextlib.suppress(OSError), socket.socket(family) as probe:
+            probe.bind(address)
+            return ""
+    return f" ({place.host} is no address of process 0's machine)"
 
 
 def mistakes(came: list[dict[str, Any]]) -> Iterator[str]:

@@ -20,7 +20,8 @@ from pathlib import Path
 from types import TracebackType
 
 from convmixer_jax.errors import ExitCode, RunAgainError, UserError
-from convmixer_jax.runs.peers import LINGER, PAUSE, SILENT, Peers
+from convmixer_jax.runs.peers import LINGER, PAUSE, SILENT, Peers, Trouble
+from convmixer_jax.runs.signals import Interrupted
 
 SECONDS = 5.0  # for a disk or a process that may be the very thing that everything waits for
 
@@ -58,7 +59,7 @@ class Watchdog:
         self._asking = threading.Thread(target=self._ask, name="peers", daemon=True)
         self._news = threading.Event()
         self._unanswered = 0
-        self._lost: str | None = None
+        self._lost: Trouble | None = None
 
     def doing(self, what: str, *, compiling: bool = False, starting: bool = False) -> None:
         """Notes that this begins now, and so that all before it has ended; takes under a microsecond."""
@@ -90,11 +91,13 @@ class Watchdog:
     def _run(self) -> None:
         while not self._over.wait(PAUSE):
             self._unanswered += 1
-            trouble = self.idle_too_long(time.monotonic()) or self._lost
+            stuck = self.idle_too_long(time.monotonic())
+            if stuck:
+                self.end(stuck)
+            if self._lost is not None:
+                self.end(self._lost.words, self._lost.code, stacks=self._lost.code == ExitCode.STUCK)
             if self._peers is not None and not self._activity.starting and self._unanswered > SILENT:
-                trouble = trouble or f"process 0, which joins all others, gave no answer in {SILENT * PAUSE:g} s"
-            if trouble:
-                self.end(trouble)
+                self.end(f"process 0, which joins all others, gave no answer in {SILENT * PAUSE:g} s")
 
     def _ask(self) -> None:
         while self._peers is not None and not self._over.is_set():
@@ -103,25 +106,26 @@ class Watchdog:
             try:
                 self._lost = self._lost or self._peers.look(self._activity.what, self._activity.starting)
             except RuntimeError as error:
-                self._lost = f"process 0, which joins all others, was lost ({str(error).splitlines()[0]})"
+                self._lost = Trouble(f"process 0, which joins all others, was lost ({str(error).splitlines()[0]})")
             self._unanswered = 0
 
-    def _leave(self, reason: str) -> None:
+    def _leave(self, reason: str, code: ExitCode) -> None:
         if self._peers is not None:
             with contextlib.suppress(RuntimeError):  # there may be nobody left to tell
-                self._peers.leave(reason)
+                self._peers.leave(reason, code)
 
     def end(self, trouble: str, code: ExitCode = ExitCode.STUCK, stacks: bool = True) -> None:
         """Tells what is wrong, with the stacks of all threads where asked for, and ends the process at once."""
-        head = f"error: process {self._index}: {trouble}; was at: {self._activity.what}; run again"
-        lines = "\n".join([head, *(self._peers.describe() if self._peers else [])])
-        _in_time(self._leave, trouble)
+        way_out = "" if code == ExitCode.USER_MISTAKE else f"; was at: {self._activity.what}; run again"
+        head = f"error: process {self._index}: {trouble}{way_out}"
+        lines = "\n".join([head, *(self._peers.describe() if self._peers and stacks else [])])
+        _in_time(lambda: self._leave(trouble, code))
         with contextlib.suppress(OSError, ValueError):  # whoever read it may have gone
             print(lines, file=sys.stderr, flush=True)
             if stacks:
                 faulthandler.dump_traceback(sys.stderr)
         if stacks:
-            _in_time(self._write, lines)
+            _in_time(lambda: self._write(lines))
         if self._peers is not None and self._index == 0 and self._peers.others:
             time.sleep((LINGER + 1) * PAUSE)  # the end of process 0 aborts the others, which should hear of it first
         os._exit(code)
@@ -150,11 +154,21 @@ class Watchdog:
         self._news.set()
         self._thread.join()
         self._asking.join(SECONDS)
-        _in_time(self._leave, "" if kind is None else f"{kind.__name__}: {error}")
+        _in_time(lambda: self._leave(*_reason(kind, error)))
 
 
-def _in_time(function: Callable[[str], None], words: str) -> None:
+def _reason(kind: type[BaseException] | None, error: BaseException | None) -> tuple[str, ExitCode]:
+    """Returns what the others are told of an error, and the exit code that it has here, unless it is a crash."""
+    if kind is None:
+        return "", ExitCode.DONE
+    for known, code in ((UserError, ExitCode.USER_MISTAKE), (Interrupted, ExitCode.STOPPED)):
+        if issubclass(kind, known):
+            return str(error), code
+    return f"{kind.__name__}: {error}", ExitCode.STUCK
+
+
+def _in_time(function: Callable[[], None]) -> None:
     """Calls a function that may wait for ever, but waits for it no longer than SECONDS."""
-    thread = threading.Thread(target=function, args=(words,), daemon=True)
+    thread = threading.Thread(target=function, daemon=True)
     thread.start()
     thread.join(SECONDS)

@@ -93,10 +93,20 @@ def test_nobody_at_the_address():
     assert "refused" in told
 
 
-def test_no_such_host():
-    told = outcome(Place("no-such-host.invalid", 1234, 2, 1), {}, SHORT)
+@pytest.mark.parametrize("name", ["no-such-host.invalid", ".a..b", 300 * "x"])
+def test_no_such_host(name):
+    told = outcome(Place(name, 1234, 2, 1), {}, 0.3)
     assert told.startswith("UserError: process 1 waited")
     assert told.endswith("there is no such host; give the name or address of process 0's")
+
+
+@pytest.mark.parametrize("host, remark", [
+    ("no-such-host.invalid", " (process 0 knows no host no-such-host.invalid)"),
+    ("192.0.2.1", " (192.0.2.1 is no address of process 0's machine)"),
+])  # fmt: skip
+def test_an_address_that_is_not_that_of_process_0(host, remark):
+    told = outcome(Place(host, free_port(), 2, 0), {}, 0.3)
+    assert told.endswith(f", but not 1{remark}: run again")
 
 
 @pytest.fixture

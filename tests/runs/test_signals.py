@@ -11,6 +11,7 @@ import pytest
 
 from convmixer_jax.runs.signals import Interrupted, StopRequest
 
+ROOT = Path(__file__).parents[2]
 BOTH = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -41,6 +42,71 @@ def test_the_handlers_before_come_back_without_a_signal_and_after_an_error():
     assert [signal.getsignal(each) for each in BOTH] == before
 
 
+LOSES = """
+import os, signal, sys, threading, time, weakref
+from convmixer_jax.commands import end_process, run_command
+from convmixer_jax.errors import ExitCode
+from convmixer_jax.runs import signals
+
+class Thing: ...
+
+def signalled(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.01)
+
+def in_a_callback():
+    thing = Thing()
+    kept = weakref.ref(thing, signalled)
+    del thing
+
+def caught_and_kept():
+    global kept
+    try:
+        signalled()
+    except BaseException as error:
+        kept = error
+
+def made_another():
+    try:
+        signalled()
+    except BaseException as error:
+        raise ImportError("initialization failed") from error
+
+def in_an_import():
+    os.mkdir("imported")
+    with open("imported/it.py", "w") as file:
+        file.write("import os, sys; os.kill(os.getpid(), 15); sys.modules['__main__'].passed = True")
+    sys.path.insert(0, "imported")
+    import it
+    assert passed, "nothing was raised while it was imported"
+
+def run(stop):
+    globals()[sys.argv[1]]()
+    threading.Lock().acquire() and threading.Event().wait(60)  # a lock, as of a result that a thread makes
+    return ExitCode.DONE
+
+signals.UNWINDING = float(sys.argv[2])
+end_process(run_command(run))
+"""
+
+
+@pytest.mark.parametrize("way, seconds", [
+    ("in_a_callback", 60), ("made_another", 60), ("in_an_import", 60), ("caught_and_kept", 0.5)
+])  # fmt: skip
+def test_a_signal_is_not_lost(way, seconds, tmp_path):
+    """Whatever becomes of the exception that it raises."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOSES, way, str(seconds)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (75, "SIGTERM received: stopped, there was nothing to save\n")
+
+
 TWO_SIGNALS = """
 import os, signal, sys
 from convmixer_jax.runs.signals import StopRequest
@@ -57,7 +123,7 @@ with StopRequest() as stop:
 @pytest.mark.parametrize("first, second", [(a, b) for a in BOTH for b in BOTH])
 def test_the_second_signal_ends_the_process(first, second):
     command = [sys.executable, "-c", TWO_SIGNALS, str(int(first)), str(int(second))]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (-second, f"{first.name}\n")
 
 
@@ -92,9 +158,7 @@ with StopRequest() as stop:
 ])  # fmt: skip
 def test_a_process_that_hangs_outside_of_python_ends_too(seconds, then, numbers, code, said):
     command = [sys.executable, "-c", IN_C, str(seconds), then, *(str(int(number)) for number in numbers)]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=30, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (code, said), done.stderr
 
 

@@ -1,15 +1,20 @@
 """What is too long is counted in time that the thread saw pass, and who is lost in words that did not come."""
 
+import contextlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from convmixer_jax.runs.peers import LINGER, PAUSE, SILENT, Peers
+from convmixer_jax.errors import ExitCode, RunAgainError, UserError
+from convmixer_jax.runs.peers import LINGER, PAUSE, SILENT, Peers, Trouble
+from convmixer_jax.runs.signals import Interrupted
 from convmixer_jax.runs.watchdog import Allowances, Watchdog
 
 ROOT = Path(__file__).parents[2]
+FOREVER = Allowances(ordinary=0.0, compiling=0.0)
 
 
 class Board:
@@ -82,7 +87,7 @@ def test_a_silent_process_is_lost_and_a_slow_one_is_not():
     found = [first.look("update 16", False) for _ in range(SILENT + 2)]
     told = f"process 1 was lost: not a word in {SILENT * PAUSE:g} s, its last was 'update 9'"
     assert found[: SILENT - 1] == [None] * (SILENT - 1)
-    assert told in found
+    assert Trouble(told) in found
     assert first.describe() == ["process 1: update 9"]
 
 
@@ -93,15 +98,31 @@ def test_imports_may_hold_python_up():
     assert {first.look("update 16", False) for _ in range(5 * SILENT)} == {None}
 
 
-@pytest.mark.parametrize("reason, trouble", [("", None), ("no progress", "process 1 ended: no progress")])
-def test_who_leaves_well_is_not_missed_and_who_fails_takes_the_others_along(reason, trouble):
+@pytest.mark.parametrize("reason, code, trouble", [
+    ("", ExitCode.DONE, None),
+    ("no progress", ExitCode.STUCK, Trouble("process 1 ended: no progress", ExitCode.STUCK)),
+    ("no such file", ExitCode.USER_MISTAKE, Trouble("process 1 ended: no such file", ExitCode.USER_MISTAKE)),
+])  # fmt: skip
+def test_who_leaves_well_is_not_missed_and_who_fails_takes_the_others_along(reason, code, trouble):
     board = Board()
     first, second = board.peers(0), board.peers(1)
     second.look("update 9", False)
     first.look("update 8", False)
-    second.leave(reason)
+    second.leave(reason, code)
     found = [first.look("update 16", False) for _ in range(2 * SILENT)]
     assert found == [None] * LINGER + [trouble] * (2 * SILENT - LINGER)
+
+
+@pytest.mark.parametrize("error, code", [
+    (None, 0), (Interrupted("SIGTERM received"), 75), (UserError("no such file"), 2), (RunAgainError("later"), 76)
+])  # fmt: skip
+def test_the_others_hear_how_a_process_ended(error, code, tmp_path):
+    board = Board()
+    with contextlib.suppress(Interrupted, UserError, RunAgainError), Watchdog(tmp_path, FOREVER, board.peers(1), 1):
+        if error:
+            raise error
+    left = json.loads(board.said[1])
+    assert (str(error or "") in left["left"], left["code"]) == (True, code)
 
 
 STUCK = """

@@ -20,12 +20,13 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
     "JAX_PLATFORMS": "cpu",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
 }
-# Argument 1: the words that begin the moment, "" for never; 2: the name of a signal to itself, or "block": then the
-# main thread waits in C for ever, and for SIGTERM, which comes half a second later.
+# Argument 1: the words that begin the moment, "" for never; 2: the name of a signal to itself; or "hang": then the main
+# thread waits in C for ever; or "block": so it does, and SIGTERM comes half a second later; or "mistake", of the user.
 WORKER = """
 import ctypes, faulthandler, os, signal, sys, threading, time
 faulthandler.enable()
 from convmixer_jax import main
+from convmixer_jax.errors import UserError
 from convmixer_jax.runs.watchdog import Watchdog
 
 moment, action = sys.argv[1:3]
@@ -40,6 +41,8 @@ def block():
 def happen():
     happened.append(time.monotonic())
     print("happened", time.monotonic(), file=sys.stderr, flush=True)
+    if action == "mistake":
+        raise UserError("images/7.jpg cannot be read")
     if action != "hang":
         number = getattr(signal, "SIGTERM" if action == "block" else action)
         delay = 0.5 if action == "block" else 0.0

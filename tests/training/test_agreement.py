@@ -1,5 +1,6 @@
 """Processes that were not started alike end, all of them, with the same line, and none waits for ever."""
 
+import concurrent.futures
 import os
 import re
 import signal
@@ -11,9 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from convmixer_jax.errors import UserError
-from convmixer_jax.training.agreement import check_devices
+from convmixer_jax.command_line import parse
+from convmixer_jax.errors import ExitCode, UserError
+from convmixer_jax.main import main
+from convmixer_jax.runs import rendezvous
+from convmixer_jax.runs.rendezvous import Place, meet
+from convmixer_jax.training.agreement import check_devices, facts
 from tests.commands import DIGITS, ONE_EPOCH, ROOT, SMALL
+from tests.training.disturbed import free_port
 
 HOST = socket.gethostname()
 
@@ -26,11 +32,8 @@ def test_as_many_devices_everywhere():
 
 def start(cwd: Path, processes: dict[int, tuple[list[str], dict[str, str]]], count: int) -> list[subprocess.Popen]:
     """Starts these of `count` processes with their own arguments and variables."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     shared = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
-    shared |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "CONVMIXER_COORDINATOR": f"127.0.0.1:{port}"}
+    shared |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "CONVMIXER_COORDINATOR": f"127.0.0.1:{free_port()}"}
     command = [sys.executable, "-m", "convmixer_jax.main", *DIGITS, *SMALL, *ONE_EPOCH, "--config.devices=0"]
     return [
         subprocess.Popen(
@@ -52,17 +55,6 @@ def ends(processes: list[subprocess.Popen], timeout: float = 120) -> list[tuple[
 
 def both(line: str) -> list[tuple[int, str]]:
     return [(2, line)] * 2
-
-
-@pytest.mark.slow
-def test_another_value_on_one(tmp_path):
-    processes = {0: (["--workdir=run"], {}), 1: (["--workdir=run", "--config.report_every_steps=7"], {})}
-    (first, second) = ends(start(tmp_path, processes, 2))
-    assert first == second
-    fact = rf"config.report_every_steps is \d+ on process 0 \({HOST}\), but 7 on process 1 \({HOST}\)"
-    assert re.fullmatch(f"error: {fact}: start all processes of a run alike", first[1])
-    assert first[0] == 2
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -91,19 +83,45 @@ def test_a_mistake_that_all_make_is_told_by_all(tmp_path):
     assert first[1].startswith("error: config.train_examples is 99999")
 
 
-@pytest.mark.slow
-def test_one_who_never_comes(tmp_path):
-    processes = {index: (["--workdir=run", "--initialization_timeout=8"], {}) for index in (0, 2)}
-    first, second = ends(start(tmp_path, processes, 3))
-    assert first == second
-    assert first[0] == 76
-    assert first[1].startswith("error: 2 of 3 processes came to --coordinator 127.0.0.1:")
-    assert first[1].endswith(f" within 8 s (0 ({HOST}), 2 ({HOST})), but not 1: run again")
+CLUSTER = ["--num_processes=3", "--process_id=0", "--initialization_timeout=1"]
 
 
-@pytest.mark.slow
-def test_a_signal_while_waiting_for_the_others(tmp_path):
-    (process,) = start(tmp_path, {1: (["--workdir=run"], {})}, 2)
-    time.sleep(6)  # it waits by then, or is still importing: told alike
-    process.send_signal(signal.SIGTERM)
-    assert ends([process]) == [(75, "SIGTERM received: stopped, there was nothing to save")]
+def as_one_of_three(port: int) -> ExitCode:
+    """What a process ends with that meets others, in this process: JAX is not joined before all have come."""
+    return main(["main", *DIGITS, *SMALL, "--workdir=run", f"--coordinator=127.0.0.1:{port}", *CLUSTER])
+
+
+def test_one_who_never_comes(elsewhere, capsys):
+    assert as_one_of_three(free_port()) == 76
+    told = capsys.readouterr().err
+    assert told.startswith("error: 1 of 3 processes came to --coordinator 127.0.0.1:")
+    assert told.endswith(f" within 1 s (0 ({HOST})), but not 1, 2: run again\n")
+
+
+def test_another_value_on_one(elsewhere, capsys):
+    """All facts of a config are compared; who differs is told the same as process 0."""
+    port = free_port()
+    config = parse(["main", *DIGITS, *SMALL]).config
+    config.report_every_steps = 7
+    asked = {"--mode": "train", "--step": None}
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        others = [
+            pool.submit(meet, Place("127.0.0.1", port, 3, index), asked | facts(config), 30.0) for index in (1, 2)
+        ]
+        assert as_one_of_three(port) == 2
+        mistakes = [str(other.exception()) for other in others]
+    told = capsys.readouterr().err
+    fact = rf"config.report_every_steps is \d+ on process 0 \({HOST}\), but 7 on process [12] \({HOST}\)"
+    assert re.fullmatch(f"error: {fact}: start all processes of a run alike\n", told)
+    assert mistakes == [told.removeprefix("error: ").strip()] * 2
+    assert not Path("run").exists()
+
+
+def test_a_signal_while_waiting_for_the_others(elsewhere, capsys, monkeypatch):
+    def wait(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr(rendezvous, "greetings", wait)
+    assert as_one_of_three(free_port()) == 75
+    assert capsys.readouterr().err == "SIGTERM received: stopped, there was nothing to save\n"

@@ -3,10 +3,10 @@
 Every run has the looped program, whatever its number: these operations are as quick inside of a loop as outside.
 """
 
-import dataclasses
 import os
 import signal
-from collections.abc import Callable
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,9 @@ from ml_collections import ConfigDict
 
 from convmixer_jax.config import get_base
 from convmixer_jax.errors import ExitCode
-from convmixer_jax.runs.checkpoint import Checkpoints
-from convmixer_jax.runs.clock import Timeline
-from convmixer_jax.runs.signals import StopRequest
-from convmixer_jax.training import evaluate, loop, runner
-from convmixer_jax.training.dispatch import next_batches
+from convmixer_jax.training import evaluate, loop, program
 from convmixer_jax.training.pace import Pace
-from tests.training.restarts import result, rows
-from tests.training.steps import bits
+from tests.training.starts import Start, result, rows, start
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -51,48 +46,12 @@ def config_of(steps_per_dispatch: int) -> ConfigDict:
     return config
 
 
-@dataclasses.dataclass
-class Run:
-    """A start of a run: what it ended with, the updates of each dispatch, the bits of each state that it saved."""
-
-    workdir: Path
-    code: ExitCode
-    counts: list[int]
-    saved: dict[int, dict]
-
-
-def run(
-    workdir: Path, steps_per_dispatch: int, before_dispatch: Callable[[int], None] = lambda step: None, **changes: Any
-) -> Run:
-    """Trains, or goes on. before_dispatch: gets the step that each dispatch begins with. changes: of the config."""
-    started = Run(workdir, ExitCode.CRASH, [], {})
-    config = config_of(steps_per_dispatch)
-    config.update(changes)
-    save = Checkpoints.save
-
-    def noted_batches(inputs, source, step, count, plan):
-        started.counts.append(count)
-        before_dispatch(step)
-        return next_batches(inputs, source, step, count, plan)
-
-    def noted_save(checkpoints, step, tree, *arguments):
-        started.saved[step] = bits(tree)
-        save(checkpoints, step, tree, *arguments)
-
-    with pytest.MonkeyPatch.context() as patch, StopRequest() as stop:
-        patch.setattr(loop, "next_batches", noted_batches)
-        patch.setattr(Checkpoints, "save", noted_save)
-        started.code = runner.train(config, workdir, workdir, stop, Timeline())
-    return started
-
-
-def ends(start: int, counts: list[int]) -> list[int]:
-    """The steps that dispatches end with."""
-    return [start + sum(counts[: n + 1]) for n in range(len(counts))]
+def run(workdir: Path, steps_per_dispatch: int, **hooks: Any) -> Start:
+    return start(workdir, config_of(steps_per_dispatch), **hooks)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> dict[int, Run]:
+def runs(tmp_path_factory) -> dict[int, Start]:
     """The same run with 1, 3 and 8 updates in a dispatch."""
     return {steps: run(tmp_path_factory.mktemp("run"), steps) for steps in (1, 3, 8)}
 
@@ -114,7 +73,7 @@ def test_several_at_once_are_the_same_run(runs, steps, counts):
     assert several.code == ExitCode.DONE
     # The first is of one update, and none goes past a step at which something is due.
     assert several.counts == counts
-    assert set(ends(0, counts)) >= DUE
+    assert set(several.ends()) >= DUE
     assert several.saved == one.saved
     assert rows(several.workdir) == rows(one.workdir)
     assert result(several.workdir) == result(one.workdir)
@@ -150,14 +109,65 @@ def test_a_signal_is_seen_between_two_dispatches_and_the_next_start_may_take_oth
         if step == 7:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    stopped = run(tmp_path, 2, interrupt)
-    assert (stopped.code, ends(0, stopped.counts)) == (ExitCode.STOPPED, [1, 3, 5, 7, 9])
+    stopped = run(tmp_path, 2, before_dispatch=interrupt)
+    assert (stopped.code, stopped.ends()) == (ExitCode.STOPPED, [1, 3, 5, 7, 9])
     assert list(stopped.saved) == [7, 9]
     resumed = run(tmp_path, 8)
-    assert (resumed.code, ends(9, resumed.counts)) == (ExitCode.DONE, [10, 12, 14, 15, 20, 21, 24])
+    assert (resumed.code, resumed.ends(9)) == (ExitCode.DONE, [10, 12, 14, 15, 20, 21, 24])
     assert resumed.saved == {step: state for step, state in runs[1].saved.items() if step > 9}
     assert rows(tmp_path) == rows(runs[1].workdir)
     assert result(tmp_path) == result(runs[1].workdir)
+
+
+def interrupt_once(moment: str) -> dict[str, Any]:
+    """Returns hooks that send SIGTERM when that begins."""
+    happened: list[str] = []
+
+    def doing(what: str) -> None:
+        if what.startswith(moment) and not happened:
+            happened.append(what)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return {"doing": doing}
+
+
+# What begins at the moment; the exit code, what was saved by then, and what the next start saves.
+MOMENTS = {
+    "checkpoints, data": (ExitCode.STOPPED, [], [7, 14, 21, 24]),
+    "update 1, the first": (ExitCode.STOPPED, [1], [7, 14, 21, 24]),
+    "save of step 14": (ExitCode.STOPPED, [7, 14], [21, 24]),
+    "evaluation of test, batch 0": (ExitCode.STOPPED, [7, 12], [14, 21, 24]),
+    "save of step 24": (ExitCode.DONE, [7, 14, 21, 24], []),  # the last: nothing is left to go on with
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_at_any_moment_changes_nothing(runs, tmp_path, moment):
+    code, before, after = MOMENTS[moment]
+    stopped = run(tmp_path, 8, **interrupt_once(moment))
+    assert (stopped.code, list(stopped.saved)) == (code, before)
+    resumed = run(tmp_path, 8)
+    assert (resumed.code, list(resumed.saved)) == (ExitCode.DONE, after)
+    both = stopped.saved | resumed.saved
+    assert {step: both[step] for step in runs[1].saved} == runs[1].saved
+    assert rows(tmp_path) == rows(runs[1].workdir)
+    assert result(tmp_path) == result(runs[1].workdir)
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_program_is_compiled_waits_for_no_compiler(tmp_path, monkeypatch):
+    waiting = threading.Event()
+
+    def never(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        waiting.wait(60)
+
+    monkeypatch.setattr(program, "compile_updates", never)
+    began = time.monotonic()
+    assert run(tmp_path, 8).code == ExitCode.STOPPED
+    assert time.monotonic() - began < 30
+    waiting.set()
 
 
 class TurnedClock(Pace):
@@ -174,10 +184,12 @@ class TurnedClock(Pace):
 
 def test_the_automatic_choice_follows_the_clock(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "Pace", TurnedClock)
-    automatic = run(tmp_path, 0, report_every_steps=12, checkpoint_every_steps=12)
+    config = config_of(0)
+    config.report_every_steps = config.checkpoint_every_steps = 12
+    automatic = start(tmp_path, config)
     # One to warm up, one that is measured and two handed over meanwhile, then up to half a second.
     assert automatic.counts[:6] == [1, 1, 1, 1, 2, 4]
-    assert ends(0, automatic.counts)[6] == 12
+    assert automatic.ends()[6] == 12
     assert max(automatic.counts[7:]) == 5
     assert automatic.saved[24].keys() == runs[1].saved[24].keys()
     learnt = [name for name in automatic.saved[24] if "report" not in name]

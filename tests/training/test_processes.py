@@ -3,14 +3,12 @@
 
 With everything that could depend on which process holds which example: augmentation, mixing of neighbours,
 micro-batches, moving averages, flips in evaluation, and in the two processes alone parameters split over devices and
-images that each process reads for itself. Tolerances are those of digits.py, for the same reasons.
+images that each process reads for itself. Tolerances are those of digits.py, for the same reasons. What one process
+does, this one does.
 """
 
-import concurrent.futures
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
+from convmixer_jax.main import main
+from tests.training.disturbed import DEADLINE, ENVIRONMENT, ROOT, free_port
+from tests.training.starts import lines
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 # Says on standard output what a process that is not the first opens to write, but for checkpoints: those are Orbax's.
 WORKER = """
 import os
@@ -63,62 +64,58 @@ TWO = {"fsdp_devices": 2, "input": "stream"}
 UPDATES = 10
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def flags_of(settings: dict) -> list[str]:
+    return ["--config=configs/digits.py", *(f"--config.{name}={value}" for name, value in settings.items())]
 
 
-def run(
-    workdir: Path, processes: int, devices: int, settings: dict | None = None
-) -> list[subprocess.CompletedProcess[str]]:
-    """Trains a small model on the digits by `processes` processes with `devices` virtual devices each."""
-    flags = [f"--config.{name}={value}" for name, value in (RECIPE | (settings or {})).items()]
-    # Without LLVM's optimisations, which take longer than what is tested.
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
-    environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    cluster = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={processes}"] if processes > 1 else []
+def by_two(workdir: Path) -> list[subprocess.CompletedProcess[str]]:
+    """Trains a small model on the digits by two processes with two virtual devices each."""
+    cluster = [f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
+    command = [sys.executable, "-c", WORKER, str(workdir), *flags_of(RECIPE | TWO), *cluster]
     started = [
         subprocess.Popen(
-            [
-                *(sys.executable, "-c", WORKER, str(workdir), "--config=configs/digits.py", *flags),
-                *(cluster and [*cluster, f"--process_id={index}"]),
-            ],
-            env=environment,
+            [*command, f"--process_id={index}"],
+            env=ENVIRONMENT | {"JAX_NUM_CPU_DEVICES": "2"},
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for index in range(processes)
+        for index in range(2)
     ]
-    done = []
-    for process in started:
-        out, err = process.communicate(timeout=240)
-        done.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
-    return done
+    told = [process.communicate(timeout=DEADLINE) for process in started]
+    return [
+        subprocess.CompletedProcess(each.args, each.returncode, *words)
+        for each, words in zip(started, told, strict=True)
+    ]
 
 
-Runs = dict[str, tuple[Path, list[subprocess.CompletedProcess[str]]]]
+def by_one(workdir: Path, devices: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.delitem(sys.modules, "config_config", raising=False)
+        assert main(["main", f"--workdir={workdir}", *flags_of(RECIPE), f"--config.devices={devices}"]) == 0
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """The workdirs and processes of the same run by two processes, by one with as many devices and by one with one."""
-    grids = {"two": (2, 4, TWO), "eight devices": (1, 8, {}), "alone": (1, 1, {})}
-    workdirs = {name: tmp_path_factory.mktemp("run") for name in grids}
-    with concurrent.futures.ThreadPoolExecutor(len(grids)) as pool:
-        started = {name: pool.submit(run, workdirs[name], *grid) for name, grid in grids.items()}
-        return {name: (workdirs[name], process.result()) for name, process in started.items()}
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[subprocess.CompletedProcess[str]]]:
+    """The workdir and the processes of a run by two."""
+    workdir = tmp_path_factory.mktemp("two")
+    return workdir, by_two(workdir)
 
 
-def rows(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The workdirs of the same run by one process with as many devices as the two have, and with one."""
+    workdirs = {devices: tmp_path_factory.mktemp("alone") for devices in (4, 1)}
+    for devices, workdir in workdirs.items():
+        by_one(workdir, devices)
+    return workdirs
 
 
 def assert_same(found: Path, wanted: Path) -> None:
     """Asserts that two runs report the same losses, gradients, learning and scores."""
-    ours, theirs = rows(found), rows(wanted)
+    ours, theirs = lines(found), lines(wanted)
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.keys() == other.keys()
@@ -130,31 +127,30 @@ def assert_same(found: Path, wanted: Path) -> None:
     assert (results[0]["n"], results[0]["step"]) == (360, UPDATES)
 
 
-def test_all_end_well_and_the_first_alone_talks_and_writes(runs):
-    for _, processes in runs.values():
-        assert [process.returncode for process in processes] == [0] * len(processes), processes[-1].stderr
-        assert "finished: test top1" in processes[0].stderr
-    first, second = runs["two"][1]
+def test_all_end_well_and_the_first_alone_talks_and_writes(two):
+    first, second = two[1]
+    assert [process.returncode for process in (first, second)] == [0, 0], second.stderr
+    assert "finished: test top1" in first.stderr
     assert "wrote metrics.jsonl" in first.stdout, "else nothing is watched"
     assert [line for line in second.stdout.splitlines() if line.startswith("wrote")] == ["wrote ledger-1.jsonl"]
     assert "finished" not in second.stderr
     assert "update" not in second.stderr
 
 
-@pytest.mark.parametrize("other", ["eight devices", "alone"])
-def test_two_processes_equal_one(runs, other):
+@pytest.mark.parametrize("devices", [4, 1])
+def test_two_processes_equal_one(two, alone, devices):
     # The seven rows that are compared: five reports, and at the end both splits.
-    assert [row["step"] for row in rows(runs["two"][0])] == [2, 4, 6, 8, 10, 10, 10]
-    assert_same(runs["two"][0], runs[other][0])
+    assert [row["step"] for row in lines(two[0])] == [2, 4, 6, 8, 10, 10, 10]
+    assert_same(two[0], alone[devices])
 
 
-def test_one_process_goes_on_where_two_stopped(runs, tmp_path):
+def test_one_process_goes_on_where_two_stopped(two, alone, tmp_path):
     workdir = tmp_path / "resumed"
-    shutil.copytree(runs["two"][0], workdir)
+    shutil.copytree(two[0], workdir)
     # As it was after a save of update 5: what came later is gone, but for the log.
     (workdir / "result.json").unlink()
     shutil.rmtree(workdir / "checkpoints" / str(UPDATES))
-    (resumed,) = run(workdir, processes=1, devices=1)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "going on from step 5" in resumed.stderr
-    assert_same(workdir, runs["alone"][0])
+    by_one(workdir, devices=1)
+    assert [row["step"] for row in lines(workdir)] == [row["step"] for row in lines(two[0])]
+    assert (workdir / "metrics.discarded.jsonl").exists(), "it made updates 6 to 10 anew"
+    assert_same(workdir, alone[1])
