@@ -1,6 +1,6 @@
 # Each command sets up what it needs: `make train` or `make test` alone does everything on a fresh machine.
 #   PYTHON=/path/to/python   the interpreter that a new .venv is made with (after `make clean` for an existing one)
-#   ARGS="..."               further arguments for train, cifar10 (flags of main), soak (of crashtest), test (of pytest)
+#   ARGS="..."               further arguments for train, cifar10 (flags of main), test (arguments of pytest), soak, demo
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -16,7 +16,7 @@ no_python = $(error no working Python 3.11 or 3.12 with venv among: $(CANDIDATES
 python = $(or $(find_python),$(no_python))
 
 .DEFAULT_GOAL := help
-.PHONY: help train cifar10 test test-slow test-tpu soak lint format env lock clean
+.PHONY: help train cifar10 test test-slow test-tpu soak demo lint format env lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -37,6 +37,10 @@ test-slow: $(VENV)/test.stamp ## run what test leaves out: killed runs, several 
 test-tpu: $(VENV)/test.stamp ## run what asks the TPU's compiler, which needs no TPU; adds jax[tpu], 700 MB, to the environment
 	$(PY) $(PIP_INSTALL) -c requirements.txt "jax[tpu]"
 	$(PY) -m pytest -m tpu $(ARGS)
+
+demo: $(VENV)/run.stamp ## a study of the digits with its report, runs/studies/demo/report/report.html: minutes on a CPU
+	$(PY) -m convmixer_jax.sweep --study studies/demo.py $(ARGS)
+	$(PY) -m convmixer_jax.report runs/studies/demo --out runs/studies/demo/report --open no
 
 soak: $(VENV)/run.stamp ## a hundred trials of the crash test: an hour or two
 	$(PY) -m convmixer_jax.crashtest --trials 100 $(ARGS)

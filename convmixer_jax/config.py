@@ -171,6 +171,7 @@ def get_base() -> ConfigDict:
     config.eval_every_epochs = 1  # epochs between evaluations; the last step is always evaluated
     config.checkpoint_every_steps = 500  # updates between checkpoints; the last step is always saved
     config.keep_checkpoints = 2  # newest checkpoints kept; the best is kept too where there is a validation split
+    config.wandb_project = ""  # of Weights & Biases: also send the numbers of metrics.jsonl there; "" = nowhere
     config.compilation_cache = True  # keep compiled programs on disk, so that the next start is quicker
 
     # When things go wrong

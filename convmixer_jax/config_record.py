@@ -34,6 +34,7 @@ RESUME_MAY_CHANGE = frozenset({
     "eval_every_epochs",
     "checkpoint_every_steps",
     "keep_checkpoints",
+    "wandb_project",
     "compilation_cache",
     "max_skipped_steps",
     "stop_grace_seconds",

@@ -155,6 +155,7 @@ RULES: dict[str, Rule] = {
     "eval_every_epochs": at_least(1),
     "checkpoint_every_steps": at_least(1),
     "keep_checkpoints": at_least(1),
+    "wandb_project": (lambda value: isinstance(value, str), "the name of a project, or '' for none"),
     "compilation_cache": SWITCH,
     "max_skipped_steps": at_least(1),
     "stop_grace_seconds": (lambda value: value > 0, "a number above 0"),

@@ -11,8 +11,8 @@ from tests.config_values import BASE, OTHER, base_with
 MAY_CHANGE = {
     "input", "on_bad_example", "devices", "fsdp_devices", "steps_per_dispatch", "model.preset", "model.ops",
     "model.remat", "eval_flip", "eval_batch_size", "report_every_steps", "eval_every_epochs", "checkpoint_every_steps",
-    "keep_checkpoints", "compilation_cache", "max_skipped_steps", "stop_grace_seconds", "watchdog_seconds",
-    "watchdog_compile_seconds",
+    "keep_checkpoints", "wandb_project", "compilation_cache", "max_skipped_steps", "stop_grace_seconds",
+    "watchdog_seconds", "watchdog_compile_seconds",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ names; else fresh ones.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import time
 from pathlib import Path
@@ -76,14 +77,14 @@ class Start:
     program: jax.stages.Compiled
 
 
-def open_log(workdir: Path, seen: np.ndarray | None, step: int) -> MetricsLog | None:
+def open_log(workdir: Path, seen: np.ndarray | None, step: int, wandb_project: str) -> MetricsLog | None:
     """Returns the log, rewound to `step`, with the picture of training images; None but on the first process.
 
-    seen: the images, None where the picture is there from an earlier start.
+    seen: the images, None where the picture is there from an earlier start. wandb_project: see `MetricsLog`.
     """
     if not is_lead():
         return None
-    log = MetricsLog(workdir, after_step=step)
+    log = MetricsLog(workdir, after_step=step, wandb_project=wandb_project)
     path = workdir / "augmented.png"
     if seen is not None:
         save_picture(path, image_grid(seen))
@@ -175,7 +176,7 @@ def make_updates(
     with_it.watch.doing("the first images", starting=True)
     seen = first_images(experiment, start.inputs.source) if lacks_picture(workdir) else None
     with contextlib.ExitStack() as cleanup:
-        log = open_log(workdir, seen, step)
+        log = open_log(workdir, seen, step, experiment.config.wandb_project)
         if log:
             cleanup.enter_context(contextlib.closing(log))
         size = experiment.config.batch_size
@@ -237,6 +238,7 @@ def train(config: ConfigDict, workdir: Path, data_dir: Path, stop: StopRequest, 
     files.make_workdir(workdir)
     with contextlib.ExitStack() as cleanup:
         watch = cleanup.enter_context(open_watchdog(workdir, config.watchdog_seconds, config.watchdog_compile_seconds))
+        stop.end = functools.partial(watch.end, code=ExitCode.STOPPED, stacks=False)  # which tells the others
         watch.doing("all processes to find the same workdir", starting=True)
         check_workdir(workdir)
         if is_finished(experiment, workdir):

@@ -1,6 +1,8 @@
 """metrics.jsonl loses no row, repeats none after a restart, and the curves are made from it."""
 
+import errno
 import json
+import types
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +144,23 @@ def test_a_picture_is_in_the_events(tmp_path):
     [path] = (tmp_path / "tensorboard").iterdir()
     assert b"train/augmented" in path.read_bytes()
     assert b"\x89PNG" in path.read_bytes()
+
+
+def test_a_full_disk_loses_no_row_and_stops_no_run(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = MetricsLog(tmp_path, after_step=0)
+    log.write({"step": 1})
+    with monkeypatch.context() as patch:
+        lines = log._lines
+        methods = {name: getattr(lines._file, name) for name in ("fileno", "truncate")}
+        patch.setattr(lines, "_file", types.SimpleNamespace(write=full, **methods))
+        patch.setattr(log._events, "flush", full)
+        log.write({"step": 2})
+        log.flush()
+    assert rows_of(tmp_path) == [{"step": 1}]
+    log.write({"step": 3})
+    assert rows_of(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 3}]
+    monkeypatch.setattr(log._events, "close", full)
+    log.close()
