@@ -8,7 +8,7 @@ runs, by the validation split alone (config.val_fraction, which trains on so muc
 Flags like --config.epochs=3 go to all runs.
 
 --storage: sqlite:///FILE for one machine, postgresql+psycopg://USER:PASSWORD@HOST/DATABASE for many (pip install
-"convmixer_jax[postgresql]"), or journal:FILE, a file on a disk that all see.
+"psycopg[binary]"), or journal:FILE, a file on a disk that all see.
 Exit codes: 0 all is done; 1 a run failed, the others are done; 2 a mistake in what was asked for; 75 stopped, 76 the
 storage was lost: run again to go on.
 """

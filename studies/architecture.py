@@ -3,8 +3,8 @@
 Command:   python -m convmixer_jax.sweep --study studies/architecture.py
 Source:    ours. To compare with: ConvMixer-256/8 (patch 2, kernel 5), 594,186 parameters, by which the recipe of the
            authors' small script reaches 92.60 % when it trains on all images.
-Cost:      40 points with one seed of 25 epochs, the worse two thirds of them stopped after 1, 3 or 9. Points beyond the
-           budget are counted, told to TPE and never run. Small: 8 runs of up to a minute on 2 cores of an EPYC.
+Cost:      40 points with one seed of 25 epochs, of which the worse two thirds are stopped after 2, 6 or 18. Points
+           beyond the budget are told to TPE and never run. Small: 8 runs of up to a minute on 2 cores of an EPYC.
 Ours:      all. It chooses by a tenth of the training images. Small has at most 150,000 parameters, 2,000 images.
 """
 
@@ -14,7 +14,7 @@ from convmixer_jax.studying.study import Range, Scale, Study
 def get_study() -> Study:
     return Study(
         name="architecture",
-        title="Channels, blocks, patch and kernel of a ConvMixer under a budget of parameters, CIFAR-10",
+        title="Channels, blocks, patch and kernel of a ConvMixer under a budget of parameters",
         source="ours, no document",
         recipe="configs/cifar10_fast.py",
         axes={

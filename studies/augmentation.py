@@ -73,7 +73,7 @@ def points() -> Mapping[str, Mapping[str, Any]]:
 def get_study() -> Study:
     return Study(
         name="augmentation",
-        title="Augmentation of a ConvMixer on CIFAR-10",
+        title="Augmentation of a ConvMixer",
         source="github.com/locuslab/convmixer-cifar10 (ConvMixer-256/8, patch 2, kernel 5, 25 epochs)",
         recipe="configs/cifar10_fast.py",
         points=points(),

@@ -13,7 +13,7 @@ from convmixer_jax.studying.study import Scale, Study
 def get_study() -> Study:
     return Study(
         name="cnn",
-        title="A CNN of three convolutions and a ConvMixer on CIFAR-10",
+        title="A CNN of three convolutions and a ConvMixer",
         source="report A (its CNN baseline and its ConvMixer-256/8, patch 1, kernel 9, 30 epochs)",
         recipe="configs/report_a.py",
         # A CNN refuses sizes that it does not read: they are the base's.

@@ -1,9 +1,9 @@
-"""Kernels 3 and 5 with 16 and 32 channels, on the bundled digits: what a study is, in three minutes.
+"""Kernels 3 and 5 with 16 and 32 channels, on the bundled digits: what a study is, in two minutes.
 
 Command:   make demo, or python -m convmixer_jax.sweep --study studies/demo.py
 Source:    ours; nobody published it.
-Expected:  more channels are better, and so are kernels of 3 at this size of images (8x8 pixels).
-Cost:      4 points with 2 seeds each: 8 runs of some 15 seconds on 2 cores of an EPYC.
+Expected:  90 to 98 % on the test split; the larger kernel and more channels are better.
+Cost:      4 points with 2 seeds: 8 runs of 10 to 15 seconds on 2 cores of an EPYC, most of which is start-up.
 """
 
 from convmixer_jax.studying.study import Study

@@ -14,7 +14,7 @@ from convmixer_jax.studying.study import Scale, Study
 def get_study() -> Study:
     return Study(
         name="heads_blocks",
-        title="Heads, blocks and width of a ConvMixer on CIFAR-10",
+        title="Heads, blocks and width of a ConvMixer",
         source="report B, table of its variants (ConvMixer-256/8, patch 2, kernel 5, 25 epochs)",
         recipe="configs/report_b.py",
         points={

@@ -15,7 +15,7 @@ from convmixer_jax.studying.study import Scale, Study
 def get_study() -> Study:
     return Study(
         name="kernel_size",
-        title="Kernel size of a ConvMixer on CIFAR-10, patch 1",
+        title="Kernel size of a ConvMixer, patch 1",
         source="report A, table of kernels (ConvMixer-256/8, patch 1, 30 epochs)",
         recipe="configs/report_a.py",
         axes={"model.kernel_size": (3, 5, 7, 9)},

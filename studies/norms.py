@@ -14,7 +14,7 @@ from convmixer_jax.studying.study import Scale, Study
 def get_study() -> Study:
     return Study(
         name="norms",
-        title="BatchNorm and LayerNorm in a ConvMixer on CIFAR-10",
+        title="BatchNorm and LayerNorm in a ConvMixer",
         source="the paper's table of CIFAR-10 (ConvMixer-256/8, patch 1, kernel 9, 200 epochs)",
         recipe="configs/cifar10.py",
         axes={"model.norm": ("batch", "layer")},

@@ -14,7 +14,7 @@ from convmixer_jax.studying.study import Scale, Study
 def get_study() -> Study:
     return Study(
         name="optimizers",
-        title="Optimiser and clipping of a ConvMixer on CIFAR-10",
+        title="Optimiser and clipping of a ConvMixer",
         source="github.com/locuslab/convmixer-cifar10 (adamw) and report B (adamw_clipped), ConvMixer-256/8, 25 epochs",
         recipe="configs/cifar10_fast.py",
         points={

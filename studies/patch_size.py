@@ -15,7 +15,7 @@ from convmixer_jax.studying.study import Scale, Study
 def get_study() -> Study:
     return Study(
         name="patch_size",
-        title="Patch size of a ConvMixer on CIFAR-10, kernel 9",
+        title="Patch size of a ConvMixer, kernel 9",
         source="report A, table of patches (ConvMixer-256/8, kernel 9, 30 epochs)",
         recipe="configs/report_a.py",
         axes={"model.patch_size": (1, 2, 4)},

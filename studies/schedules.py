@@ -13,7 +13,7 @@ from convmixer_jax.studying.study import Scale, Study
 def get_study() -> Study:
     return Study(
         name="schedules",
-        title="Learning-rate schedules of a ConvMixer-128/4 on CIFAR-10",
+        title="Learning-rate schedules of a ConvMixer-128/4",
         source="report C (ConvMixer-128/4, patch 1, kernel 8), which publishes a fixed rate without augmentation alone",
         recipe="configs/report_c.py",
         axes={"schedule.name": ("constant", "slanted_triangle", "one_cycle", "triangle", "cosine")},

@@ -14,7 +14,7 @@ from convmixer_jax.studying.study import Scale, Study
 def get_study() -> Study:
     return Study(
         name="width_depth",
-        title="Width and depth of a ConvMixer on CIFAR-10, kernel 8",
+        title="Width and depth of a ConvMixer, kernel 8",
         source="the paper's table of CIFAR-10 (128/4, patch 1, kernel 8, 200 epochs), as report C quotes it",
         recipe="configs/report_c.py",
         axes={"model.dim": (128, 256), "model.depth": (4, 8, 12)},

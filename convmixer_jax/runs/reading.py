@@ -41,6 +41,11 @@ def on_host(leaf: Any) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
 
+def not_verified(step: int) -> str:
+    """Returns a line on a step that nothing can be said about."""
+    return f"checkpoint {step} is not verified: written before manifests"
+
+
 class CheckpointReader:
     """The checkpoints of a folder, which need not exist."""
 
@@ -79,7 +84,7 @@ class CheckpointReader:
                 told.append(f"warning: checkpoint {known.number} is not used ({damage.reason})")
                 continue
             if known.record is None:
-                told.append(f"checkpoint {known.number} is not verified: written before manifests")
+                told.append(not_verified(known.number))
             return known.number, found, told
         if first:
             raise first
@@ -136,6 +141,10 @@ class CheckpointReader:
             groups = dict(reader.restore(known.folder / "state", args=args))
         self._check_leaves(known, groups)
         return groups
+
+    def unverified(self, step: int) -> bool:
+        """Whether a step is of before there were manifests."""
+        return self._step(step).record is None
 
     def _step(self, step: int) -> Step:
         return steps.read_step(self.directory / str(step))

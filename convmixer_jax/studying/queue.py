@@ -223,7 +223,8 @@ class Queue:
                 claim.trial.report(top1, epoch)
             except optuna.exceptions.UpdateFinishedTrialError:  # given up, while this worker was suspended
                 return False
-            return claim.trial.should_prune()
+            # At its end there is nothing to save by stopping it.
+            return epoch < self._plan.config(claim.point).epochs and claim.trial.should_prune()
 
     def finish(self, claim: Claim, state: TrialState, value: float | None = None) -> None:
         """Notes how a run ended. value: what the sampler is to make large, of a complete one."""

@@ -22,11 +22,20 @@ SAMPLERS: dict[str, Callable[[int], Any]] = {
     "random": lambda seed: RandomSampler(seed=seed),
     "tpe": lambda seed: TPESampler(seed=seed),
 }
-# From the epochs of a run: rungs are at 1, 3, 9, ... of them.
+
+
+def first_rung(epochs: int) -> int:
+    """Returns the epochs after which a run is judged first, a ninth of all; then a third. Before, it is noise."""
+    return max(1, epochs // KEPT**2)
+
+
+# From the epochs of a run.
 PRUNERS: dict[str, Callable[[int], Any]] = {
     "none": lambda epochs: NopPruner(),
-    "asha": lambda epochs: SuccessiveHalvingPruner(min_resource=1, reduction_factor=KEPT),
-    "hyperband": lambda epochs: HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=KEPT),
+    "asha": lambda epochs: SuccessiveHalvingPruner(min_resource=first_rung(epochs), reduction_factor=KEPT),
+    "hyperband": lambda epochs: HyperbandPruner(
+        min_resource=first_rung(epochs), max_resource=epochs, reduction_factor=KEPT
+    ),
 }
 
 

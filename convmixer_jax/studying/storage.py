@@ -184,7 +184,7 @@ def told_errors(url: str) -> Iterator[None]:
     except ImportError as error:
         raise UserError(
             f"--storage {shown(url)}: the package that speaks to this database is missing ({error}): for PostgreSQL "
-            'pip install "convmixer_jax[postgresql]"'
+            'pip install "psycopg[binary]"'
         ) from error
     except (*BROKEN, ValueError, KeyError) as error:
         raise UserError(

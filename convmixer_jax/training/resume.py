@@ -17,6 +17,7 @@ from convmixer_jax.errors import UserError
 from convmixer_jax.runs import files
 from convmixer_jax.runs.checkpoint import Checkpoints
 from convmixer_jax.runs.provenance import describe
+from convmixer_jax.runs.reading import not_verified
 from convmixer_jax.runs.steps import DamagedError
 from convmixer_jax.training.assembly import Experiment
 from convmixer_jax.training.given import Given, begin_with, converted_state, read_initial
@@ -128,19 +129,20 @@ def first_state(
     weights. Raises UserError where all checkpoints are damaged, or one does not fit.
     """
 
-    def read(step: int) -> tuple[TrainState, dict[str, Any]]:
-        return restore_state(experiment, checkpoints, step)
-
     restored = None
     while checkpoints.saved is not None and restored is None:
+        # By its number, whether its folder is there or not: the first process may have set it aside already, and all
+        # must agree on what to do next.
         try:
-            restored = checkpoints.read_newest(read, checkpoints.saved)
+            restored = restore_state(experiment, checkpoints, checkpoints.saved)
         except DamagedError as damage:
             checkpoints.set_aside(damage, checkpoints.saved)
-    for line in [*checkpoints.told, *(restored[2] if restored else [])]:
+    for line in checkpoints.told:
         say(line)
-    if restored:
-        return restored[1]
+    if restored and checkpoints.saved is not None:
+        if checkpoints.unverified(checkpoints.saved):
+            say(not_verified(checkpoints.saved))
+        return restored
     check_not_lost(checkpoints)
     fresh = experiment.init_state(np.uint32(experiment.config.seed))
     return (begin_with(experiment, fresh, given) if given else fresh), {}

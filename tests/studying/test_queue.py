@@ -12,6 +12,7 @@ from convmixer_jax.config import to_plain
 from convmixer_jax.errors import RunAgainError, UserError
 from convmixer_jax.studying.queue import Counts
 from convmixer_jax.studying.record import workdir
+from convmixer_jax.studying.samplers import first_rung
 from tests.studying.conftest import GRID, search
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
@@ -222,19 +223,29 @@ def test_a_search_ends_where_there_are_no_new_points(open_queue, tmp_path, monke
     assert (claims[2], queue.counts().left) == (None, 0)
 
 
-def test_the_hopeless_are_told_apart(open_queue, tmp_path):
-    """ASHA's first rung is after one epoch: of three runs the best goes on, and the first has nobody beside it."""
-    arguments = "pruner='asha', settings={'val_fraction': 0.1}, axes={'model.kernel_size': (3, 5, 7)}, seeds=(0,)"
+def test_the_hopeless_are_told_apart(open_queue):
+    """ASHA's first rung is after a ninth of 20 epochs: of three runs the best goes on, and the first has nobody
+    beside it.
+    """
+    arguments = "pruner='asha', settings={'val_fraction': 0.1}, axes={'model.kernel_size': (3, 4, 5, 7)}, seeds=(0,)"
     _, queue = open_queue(arguments)
-    claims = [queue.claim() for _ in range(3)]
-    assert [queue.report(claim, 1, top1) for claim, top1 in zip(claims, (0.5, 0.4, 0.6), strict=True)] == [
-        False,
-        True,
-        False,
+    claims = [queue.claim() for _ in range(4)]
+    curves = [(0.5, 0.5), (0.6, 0.4), (0.1, 0.6)]
+    told = [
+        [queue.report(claim, n, top1) for n, top1 in enumerate(curve, 1)]
+        for claim, curve in zip(claims, curves, strict=False)
     ]
+    assert told == [[False, False], [False, True], [False, False]]
+    # A run that has come to its end is not stopped any more.
+    assert queue.report(claims[3], 20, 0.0) is False
     queue.finish(claims[1], PRUNED)
-    assert queue.counts() == Counts(ended=1, running=2, left=0, refused=0)
+    assert queue.counts() == Counts(ended=1, running=3, left=0, refused=0)
     assert queue.claim() is None
+
+
+@pytest.mark.parametrize("epochs, first", [(3, 1), (9, 1), (18, 2), (25, 2), (200, 22)])
+def test_nobody_is_judged_before_a_ninth_of_the_epochs(epochs, first):
+    assert first_rung(epochs) == first
 
 
 def test_a_storage_that_is_lost_is_no_mistake(open_queue, tmp_path):

@@ -107,7 +107,9 @@ def test_a_signal_stops_the_runs_and_the_same_command_goes_on(run, tmp_path):
 
 def test_the_hopeless_are_stopped_and_say_why(run, tmp_path):
     """ASHA keeps one of three at the first rung: what the second seed shows is worse than the first one's."""
-    arguments = "axes={'model.kernel_size': (3,)}, pruner='asha', settings={'val_fraction': 0.1}, seeds=(0, 1)"
+    arguments = (
+        "axes={'model.kernel_size': (3,)}, pruner='asha', settings={'val_fraction': 0.1, 'epochs': 5}, seeds=(0, 1)"
+    )
     good, bad = {"curve": [0.5, 0.6, 0.7, 0.8, 0.9]}, {"curve": [0.1] * 5, "seconds": 0.5}
     code, _, err = run(arguments, seeds={"0": good, "1": bad})
     assert code == 0
