@@ -190,4 +190,6 @@ def test_the_groups_that_are_handed_on_whole_are_those():
         "config.augment.random_resized_crop", "config.augment.random_resized_crop",
         "config.mixing", "config.optimizer", "config.optimizer",
     ]  # fmt: skip
-    assert sorted(as_dicts) == ["config.augment.to_dict", "config.model.to_dict", "config.optimizer.to_dict"]
+    assert sorted(as_dicts) == [
+        "config.augment.to_dict", "config.model.to_dict", "config.model.to_dict", "config.optimizer.to_dict",
+    ]  # fmt: skip
