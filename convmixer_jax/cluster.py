@@ -1,8 +1,8 @@
 """Joins the processes of one run, on one machine or many, before any device is touched.
 
     place = find_place(Asked(coordinator="host0:1234", num_processes=2, process_id=0), os.environ)
-    with member(place):
-        join(place, facts, seconds=300)          # where there is a place
+    with member(place, ending):
+        join(place, facts, 300, ending)          # where there is a place
         ...                                      # jax.devices() are now those of all processes
 
 What is not given by flag comes from variables (CONVMIXER_COORDINATOR, CONVMIXER_NUM_PROCESSES, CONVMIXER_PROCESS_ID),
@@ -15,7 +15,7 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from convmixer_jax.errors import RunAgainError, UserError
@@ -196,10 +196,11 @@ def make_place(coordinator: str, count: int, index: int, devices: tuple[int, ...
     return Place(bare, int(port), count, index, devices)
 
 
-def join(place: Place, facts: Facts, seconds: int) -> None:
+def join(place: Place, facts: Facts, seconds: int, ending: Callable[[], str | None]) -> None:
     """Meets the other processes and makes this one part of the cluster; to be called before JAX has touched a device.
 
-    facts, seconds: see `meet`. Raises UserError where processes differ, RunAgainError where not all came.
+    facts, seconds: see `meet`. ending: see `aborts_explained`. Raises UserError where processes differ, RunAgainError
+    where not all came.
     """
     meet(place, facts, seconds)
     import jax  # late: --help and mistakes in the flags are answered before JAX is imported
@@ -210,7 +211,7 @@ def join(place: Place, facts: Facts, seconds: int) -> None:
     # Where one that came is lost before it has joined, JAX raises, or aborts.
     lost = f"process {place.index} could not join the others: one of them came, but was lost since"
     try:
-        with aborts_explained(lambda: lost):
+        with aborts_explained(lambda: lost, ending):
             jax.distributed.initialize(
                 place.address,
                 place.count,
@@ -226,11 +227,12 @@ def join(place: Place, facts: Facts, seconds: int) -> None:
 
 
 @contextlib.contextmanager
-def member(place: Place | None) -> Iterator[None]:
+def member(place: Place | None, ending: Callable[[], str | None]) -> Iterator[None]:
     """Leaves the cluster, where this process has joined one, together with the others when what is inside ends well.
 
     When it fails, leaving would wait for those who do not know of it. They are ended by a missing heartbeat, or fail
     alike: a mistake of the user is found by all. Process 0, whose end aborts the others, gives them the time to say so.
+    ending: see `aborts_explained`.
     """
     if place is None:
         yield
@@ -242,7 +244,7 @@ def member(place: Place | None) -> Iterator[None]:
             return None
         return f"process {place.index}: process 0, which joins all others, was lost"
 
-    with aborts_explained(why):
+    with aborts_explained(why, ending):
         try:
             yield
         except BaseException:

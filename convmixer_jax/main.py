@@ -22,8 +22,9 @@ def run(arguments: Arguments, stop: StopRequest, timeline: Timeline) -> ExitCode
     # Not in start_jax: a benchmark gives the same allocator to all that it compares.
     keep_freed_memory()
     place = cluster.find_place(arguments.cluster, os.environ)
-    with cluster.member(place):
-        start_jax(arguments.config.compilation_cache, functools.partial(join, place, arguments) if place else None)
+    with cluster.member(place, lambda: stop.ending):
+        joined = functools.partial(join, place, arguments, stop) if place else None
+        start_jax(arguments.config.compilation_cache, joined)
         import jax
 
         from convmixer_jax.training import agreement, runner
@@ -35,12 +36,13 @@ def run(arguments: Arguments, stop: StopRequest, timeline: Timeline) -> ExitCode
         return runner.train(arguments.config, arguments.workdir, arguments.data_dir, stop, timeline)
 
 
-def join(place: cluster.Place, arguments: Arguments) -> None:
+def join(place: cluster.Place, arguments: Arguments, stop: StopRequest) -> None:
     """Makes this process one of those of the run, if all were started alike."""
     from convmixer_jax.training.agreement import facts
 
     asked = {"--mode": arguments.mode, "--step": arguments.step}
-    cluster.join(place, asked | facts(arguments.config), arguments.cluster.initialization_timeout)
+    found, seconds = asked | facts(arguments.config), arguments.cluster.initialization_timeout
+    cluster.join(place, found, seconds, lambda: stop.ending)
 
 
 def dispatch(argv: Sequence[str], stop: StopRequest) -> ExitCode:

@@ -45,6 +45,12 @@ def read_rows(workdir: Path) -> list[dict[str, Any]]:
     ]
 
 
+def read_result(workdir: Path) -> dict[str, Any]:
+    """Returns the object of result.json without how fast and how large the machine was."""
+    result = read_json(workdir / "result.json") or {}
+    return {name: value for name, value in result.items() if not any(part in name for part in OF_THE_MACHINE)}
+
+
 def damage(checkpoints: Path) -> dict[int, str]:
     """Reads every checkpoint of a folder whole; returns by step what is found to be wrong with one."""
     reader, wrong = CheckpointReader(checkpoints), {}
@@ -69,13 +75,8 @@ def read_contents(workdir: Path) -> Contents:
     reader = CheckpointReader(workdir / "checkpoints")
     step = max(reader.steps())
     leaves = ((name, np.asarray(leaf)) for name, leaf in named_leaves(_read(reader, step)))
-    result = read_json(workdir / "result.json") or {}
-    return Contents(
-        step,
-        {name: (str(leaf.dtype), leaf.shape, leaf.tobytes()) for name, leaf in leaves},
-        read_rows(workdir),
-        {name: value for name, value in result.items() if not any(part in name for part in OF_THE_MACHINE)},
-    )
+    arrays = {name: (str(leaf.dtype), leaf.shape, leaf.tobytes()) for name, leaf in leaves}
+    return Contents(step, arrays, read_rows(workdir), read_result(workdir))
 
 
 def differences(found: Contents, wanted: Contents) -> list[str]:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-# Of the environment nothing that would change the devices, or the order of sums.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
+# Of the environment nothing that would change the devices, or the order of sums; nor what has coverage measure these
+# processes, too: a thread of theirs that is to end one at once would wait for it, until JAX aborts the process.
+NOT_THEIRS = ("JAX_", "XLA_", "COVERAGE_")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(NOT_THEIRS)}
 JOIN_SECONDS = 60  # for the processes to find each other; a lost one is missed for so long
 GRACE_SECONDS = 30.0
 

@@ -1,6 +1,6 @@
 """Ends a process with exit code 76 where JAX aborts it, which is 134, because another process is gone.
 
-    with aborts_explained(lambda: None if answers(place) else "process 0 was lost"):
+    with aborts_explained(lambda: None if answers(place) else "process 0 was lost", lambda: stop.ending):
         ...
 
 JAX's client aborts at once when its connection to process 0 breaks, sooner than any watchdog can look.
@@ -30,22 +30,26 @@ def answers(place: Place) -> bool:
 
 
 @contextlib.contextmanager
-def aborts_explained(why: Callable[[], str | None]) -> Iterator[None]:
-    """While the context is open, an abort asks `why`; where that is None, it is for another reason and goes on."""
+def aborts_explained(why: Callable[[], str | None], ending: Callable[[], str | None]) -> Iterator[None]:
+    """While the context is open, an abort asks `why`; where that is None, it is for another reason and goes on.
+
+    ending: returns what to tell where a signal is about to end this process, and has ended the other one sooner: then
+    the exit code is that of a signal, 75. None where there was none.
+    """
     libc = ctypes.CDLL(None)
     libc.signal.restype, libc.signal.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
 
     # A handler of Python's own runs later, which after an abort is never. This one runs in the thread that aborts.
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def explain(number: int) -> None:
-        reason = why()
-        if reason is None:
+        signalled, reason = ending(), why()
+        if signalled is None and reason is None:
             libc.signal(number, before)
             signal.raise_signal(number)  # for the handler of before, or the end of the process
             return
         with contextlib.suppress(OSError, ValueError):  # whoever read it may have gone
-            print(f"error: {reason}; run again", file=sys.stderr, flush=True)
-        os._exit(ExitCode.STUCK)
+            print(signalled or f"error: {reason}; run again", file=sys.stderr, flush=True)
+        os._exit(ExitCode.STUCK if signalled is None else ExitCode.STOPPED)
 
     before = libc.signal(signal.SIGABRT, ctypes.cast(explain, ctypes.c_void_p))
     try:

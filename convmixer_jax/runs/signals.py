@@ -73,6 +73,11 @@ class StopRequest:
         """Whether a signal has come."""
         return self.received is not None
 
+    @property
+    def ending(self) -> str | None:
+        """What to tell of a signal that ends the process with nothing saved; None where there is none such."""
+        return self._words() if self.requested and not self._deferred else None
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             signal.signal(number, signal.SIG_DFL)

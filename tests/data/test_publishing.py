@@ -60,6 +60,23 @@ def test_of_many_one_is_in_at_a_time_although_each_removes_the_lock(tmp_path, ca
     assert "waiting for another" in capfd.readouterr().err
 
 
+def test_a_folder_that_goes_while_it_is_made_is_made_again(tmp_path, monkeypatch):
+    """mkdir finds it; by the time that it looks what it has found, whoever had made it for nothing has removed it."""
+    is_dir, looks = Path.is_dir, []
+
+    def removed(path: Path, **more) -> bool:
+        looks.append(path)
+        if len(looks) == 1:
+            path.rmdir()
+        return is_dir(path, **more)
+
+    (tmp_path / "made").mkdir()
+    monkeypatch.setattr(Path, "is_dir", removed)
+    with one_at_a_time(tmp_path / "made/x", "waiting"):
+        assert (tmp_path / "made/x.lock").exists()
+    assert looks[0] == tmp_path / "made"
+
+
 def test_where_no_folder_can_be_made_it_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "deleted").mkdir()
     monkeypatch.chdir(tmp_path / "deleted")

@@ -1,4 +1,4 @@
-"""An abort is exit code 76 where another process is gone, and an abort otherwise."""
+"""An abort is exit code 76 where another process is gone, 75 where a signal came, and an abort otherwise."""
 
 import socket
 import subprocess
@@ -16,23 +16,24 @@ ABORTS = """
 import ctypes, faulthandler, sys, threading, time
 from convmixer_jax.runs.aborts import aborts_explained
 faulthandler.enable()
-with aborts_explained(lambda: sys.argv[1] or None):
-    if sys.argv[2] == "inside":
+with aborts_explained(lambda: sys.argv[1] or None, lambda: sys.argv[2] or None):
+    if sys.argv[3] == "inside":
         threading.Thread(target=ctypes.CDLL(None).abort).start()  # as JAX does it, in a thread of its own
         time.sleep(60)
 ctypes.CDLL(None).abort()
 """
 
 
-@pytest.mark.parametrize("reason, where, code, said", [
-    ("process 0 was lost", "inside", 76, "error: process 0 was lost; run again\n"),
-    ("", "inside", -6, "Fatal Python error: Aborted"),
-    ("process 0 was lost", "after", -6, "Fatal Python error: Aborted"),
+@pytest.mark.parametrize("reason, signalled, where, code, said", [
+    ("process 0 was lost", "", "inside", 76, "error: process 0 was lost; run again\n"),
+    ("process 0 was lost", "SIGTERM received", "inside", 75, "SIGTERM received\n"),
+    ("", "SIGTERM received", "inside", 75, "SIGTERM received\n"),
+    ("", "", "inside", -6, "Fatal Python error: Aborted"),
+    ("process 0 was lost", "SIGTERM received", "after", -6, "Fatal Python error: Aborted"),
 ])  # fmt: skip
-def test_an_abort(reason, where, code, said):
-    done = subprocess.run(
-        [sys.executable, "-c", ABORTS, reason, where], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
-    )
+def test_an_abort(reason, signalled, where, code, said):
+    command = [sys.executable, "-c", ABORTS, reason, signalled, where]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith(said)
 

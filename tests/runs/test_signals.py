@@ -22,14 +22,25 @@ def test_a_signal_is_a_request(number):
         stop.defer()
         assert (stop.requested, stop.received) == (False, None)
         os.kill(os.getpid(), number)
-        assert (stop.requested, stop.received) == (True, number)
+        assert (stop.requested, stop.received, stop.ending) == (True, number, None)
     assert [signal.getsignal(each) for each in BOTH] == before
 
 
 @pytest.mark.parametrize("number", BOTH)
 def test_before_there_is_anything_to_save_a_signal_is_raised(number):
-    with pytest.raises(Interrupted, match=f"{number.name} received"), StopRequest():
-        os.kill(os.getpid(), number)
+    told = []
+
+    def work() -> None:
+        with StopRequest() as stop:
+            told.append(stop.ending)
+            try:
+                os.kill(os.getpid(), number)
+            finally:
+                told.append(stop.ending)
+
+    with pytest.raises(Interrupted, match=f"{number.name} received"):
+        work()
+    assert told == [None, f"{number.name} received: stopped, there was nothing to save"]
 
 
 def test_the_handlers_before_come_back_without_a_signal_and_after_an_error():

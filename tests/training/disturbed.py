@@ -7,11 +7,12 @@ import concurrent.futures
 import dataclasses
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from convmixer_jax.crashing.starts import free_port
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 240  # seconds: a hang fails instead of holding up everything
@@ -77,12 +78,6 @@ class Ended:
     said: str
     seconds: float | None
     at: float
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait(process: subprocess.Popen) -> Ended:

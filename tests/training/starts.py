@@ -89,17 +89,6 @@ def lines(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def rows(workdir: Path) -> list[dict]:
-    """The rows of metrics.jsonl without how fast the machine was."""
-    return [{name: value for name, value in row.items() if not name.startswith("perf/")} for row in lines(workdir)]
-
-
-def result(workdir: Path) -> dict:
-    found = json.loads((workdir / "result.json").read_text())
-    of_the_machine = ("seconds", "images_per_sec", "peak_")
-    return {name: value for name, value in found.items() if not any(part in name for part in of_the_machine)}
-
-
 def saved_steps(workdir: Path) -> list[int]:
     # Orbax writes into a folder of another name, with a suffix, until all is there.
     return sorted(int(folder.name) for folder in (workdir / "checkpoints").iterdir() if folder.name.isdigit())

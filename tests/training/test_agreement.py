@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from convmixer_jax.command_line import parse
+from convmixer_jax.crashing.starts import free_port
 from convmixer_jax.errors import ExitCode, UserError
 from convmixer_jax.main import main
 from convmixer_jax.runs import rendezvous
 from convmixer_jax.runs.rendezvous import Place, meet
 from convmixer_jax.training.agreement import check_devices, facts
 from tests.commands import DIGITS, ONE_EPOCH, ROOT, SMALL
-from tests.training.disturbed import free_port
 
 HOST = socket.gethostname()
 

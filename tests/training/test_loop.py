@@ -14,10 +14,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from convmixer_jax.config import get_base
+from convmixer_jax.crashing.contents import read_result, read_rows
 from convmixer_jax.errors import ExitCode
 from convmixer_jax.training import evaluate, loop, program
 from convmixer_jax.training.pace import Pace
-from tests.training.starts import Start, result, rows, start
+from tests.training.starts import Start, start
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -60,7 +61,7 @@ def test_one_by_one_is_the_run_that_is_compared_with(runs):
     one = runs[1]
     assert (one.code, one.counts, list(one.saved)) == (ExitCode.DONE, [1] * 24, [7, 14, 21, 24])
     # Reports, two evaluations, the last one after the last report.
-    assert [row["step"] for row in rows(one.workdir)] == [5, 10, 12, 15, 20, 24, 24]
+    assert [row["step"] for row in read_rows(one.workdir)] == [5, 10, 12, 15, 20, 24, 24]
     different = [name for name, value in one.saved[24].items() if one.saved[21][name] != value]
     assert len(different) > 20, "updates change the state"
 
@@ -75,8 +76,8 @@ def test_several_at_once_are_the_same_run(runs, steps, counts):
     assert several.counts == counts
     assert set(several.ends()) >= DUE
     assert several.saved == one.saved
-    assert rows(several.workdir) == rows(one.workdir)
-    assert result(several.workdir) == result(one.workdir)
+    assert read_rows(several.workdir) == read_rows(one.workdir)
+    assert read_result(several.workdir) == read_result(one.workdir)
 
 
 def test_a_signal_in_an_evaluation_abandons_it_and_the_next_start_makes_it_first(runs, tmp_path):
@@ -94,12 +95,12 @@ def test_a_signal_in_an_evaluation_abandons_it_and_the_next_start_makes_it_first
         stopped = run(tmp_path, 8)
     # The moving average and the plain weights are evaluated one after the other; the signal comes between the two.
     assert (stopped.code, list(stopped.saved), len(before_batch)) == (ExitCode.STOPPED, [7, 12], 1)
-    assert [row["step"] for row in rows(tmp_path)] == [5, 10]
+    assert [row["step"] for row in read_rows(tmp_path)] == [5, 10]
     resumed = run(tmp_path, 8)
     assert resumed.code == ExitCode.DONE
     assert resumed.saved == {step: state for step, state in runs[1].saved.items() if step > 12}
-    assert rows(tmp_path) == rows(runs[1].workdir)
-    assert result(tmp_path) == result(runs[1].workdir)
+    assert read_rows(tmp_path) == read_rows(runs[1].workdir)
+    assert read_result(tmp_path) == read_result(runs[1].workdir)
 
 
 def test_a_signal_is_seen_between_two_dispatches_and_the_next_start_may_take_other_ones(runs, tmp_path):
@@ -115,8 +116,8 @@ def test_a_signal_is_seen_between_two_dispatches_and_the_next_start_may_take_oth
     resumed = run(tmp_path, 8)
     assert (resumed.code, resumed.ends(9)) == (ExitCode.DONE, [10, 12, 14, 15, 20, 21, 24])
     assert resumed.saved == {step: state for step, state in runs[1].saved.items() if step > 9}
-    assert rows(tmp_path) == rows(runs[1].workdir)
-    assert result(tmp_path) == result(runs[1].workdir)
+    assert read_rows(tmp_path) == read_rows(runs[1].workdir)
+    assert read_result(tmp_path) == read_result(runs[1].workdir)
 
 
 def interrupt_once(moment: str) -> dict[str, Any]:
@@ -151,8 +152,8 @@ def test_a_signal_at_any_moment_changes_nothing(runs, tmp_path, moment):
     assert (resumed.code, list(resumed.saved)) == (ExitCode.DONE, after)
     both = stopped.saved | resumed.saved
     assert {step: both[step] for step in runs[1].saved} == runs[1].saved
-    assert rows(tmp_path) == rows(runs[1].workdir)
-    assert result(tmp_path) == result(runs[1].workdir)
+    assert read_rows(tmp_path) == read_rows(runs[1].workdir)
+    assert read_result(tmp_path) == read_result(runs[1].workdir)
 
 
 @pytest.mark.slow

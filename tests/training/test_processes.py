@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from convmixer_jax.crashing.starts import free_port
 from convmixer_jax.main import main
-from tests.training.disturbed import DEADLINE, ENVIRONMENT, ROOT, free_port
+from tests.training.disturbed import DEADLINE, ENVIRONMENT, ROOT
 from tests.training.starts import lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convmixer_jax.crashing.contents import read_result, read_rows
 from convmixer_jax.data.datasets import DATASETS
 from convmixer_jax.data.examples import Examples
 from convmixer_jax.data.sources.cifar import load_cifar
@@ -30,8 +31,6 @@ from tests.training.starts import (
     config_of,
     files_of,
     lines,
-    result,
-    rows,
     saved_steps,
     start,
     state_bits,
@@ -136,21 +135,21 @@ def assert_same(runs: Runs, workdir: Path) -> None:
     found, wanted = (state_bits(each, config_of(SETTINGS), LAST) for each in (workdir, runs.undisturbed))
     assert found.keys() == wanted.keys()
     assert [name for name in wanted if found[name] != wanted[name]] == []
-    assert rows(workdir) == rows(runs.undisturbed)
-    assert result(workdir) == result(runs.undisturbed)
+    assert read_rows(workdir) == read_rows(runs.undisturbed)
+    assert read_result(workdir) == read_result(runs.undisturbed)
     assert saved_steps(workdir)[-1] == saved_steps(runs.undisturbed)[-1] == LAST
 
 
 def test_the_undisturbed_run_did_something(runs):
     """What the tests below compare with: eight updates, each of which changed the weights, and all their rows."""
     assert saved_steps(runs.killed) == [3]
-    assert [row["step"] for row in rows(runs.undisturbed)] == [2, 4, 4, 6, 8, 8, 8]
+    assert [row["step"] for row in read_rows(runs.undisturbed)] == [2, 4, 4, 6, 8, 8, 8]
     assert all("perf/images_per_sec" in row for row in lines(runs.undisturbed) if "train/loss" in row)
     earlier = state_bits(runs.killed, config_of(SETTINGS), 3)
     end = state_bits(runs.undisturbed, config_of(SETTINGS), LAST)
     same = [name for name in end if earlier[name] == end[name]]
     assert all(name.startswith((".report", ".epoch", ".skipped_in_a_row")) for name in same), same
-    assert result(runs.undisturbed)["step"] == LAST
+    assert read_result(runs.undisturbed)["step"] == LAST
 
 
 def test_a_kill_in_the_middle_of_an_epoch_and_of_a_report(runs, tmp_path):
@@ -216,8 +215,8 @@ def test_when_to_write_may_change(runs, tmp_path):
     assert len(learnt) > 90
     assert [name for name in learnt if found[name] != wanted[name]] == []
     # A row at 2 from before the kill; then at 5 and at the end, where both splits are evaluated.
-    assert [row["step"] for row in rows(workdir)] == [2, 5, 8, 8, 8]
-    assert result(workdir)["top1"] == result(runs.undisturbed)["top1"]
+    assert [row["step"] for row in read_rows(workdir)] == [2, 5, 8, 8, 8]
+    assert read_result(workdir)["top1"] == read_result(runs.undisturbed)["top1"]
 
 
 @pytest.mark.slow

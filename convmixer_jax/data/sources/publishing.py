@@ -67,7 +67,9 @@ def _opened(path: Path) -> TextIO:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return open(path, "a")
-        except FileNotFoundError:  # another process has just removed the folder, which it had made for nothing
+        # Another process has just removed the folder, which it had made for nothing. Where it was there for mkdir and
+        # is gone for the look at what is there, mkdir says that it exists.
+        except (FileExistsError, FileNotFoundError):
             tries += 1
             if tries == _MOST_TRIES:
                 raise
