@@ -1,6 +1,6 @@
 """The other processes of a run: whether they are there, and what each is doing.
 
-    peers = Peers(index=0, heard=exchange.heard, repeat=exchange.repeat)
+    peers = Peers(index=0, count=2, heard=exchange.heard, repeat=exchange.repeat)
     trouble = peers.look("update 1200", may_be_silent=False)     # every PAUSE seconds
     peers.leave("")
 
@@ -34,11 +34,13 @@ class Trouble:
 class Peers:
     """What is known of them; counted in looks, so that a pause of this process makes nobody lost.
 
-    index: this process. heard, repeat: of runs/exchange.py.
+    index, count: this process, of so many. heard, repeat: of runs/exchange.py.
     """
 
-    def __init__(self, index: int, heard: Callable[[str], dict[int, str]], repeat: Callable[[str, str], None]) -> None:
-        self.index, self._heard, self._repeat = index, heard, repeat
+    def __init__(
+        self, index: int, count: int, heard: Callable[[str], dict[int, str]], repeat: Callable[[str, str], None]
+    ) -> None:
+        self.index, self._count, self._heard, self._repeat = index, count, heard, repeat
         self._beat = 0
         self._last: dict[int, dict[str, Any]] = {}
         self._unchanged: dict[int, int] = {}
@@ -69,6 +71,11 @@ class Peers:
             return None
         last = f"not a word in {unchanged * PAUSE:g} s, its last was {known['doing']!r}"
         return Trouble(f"process {process} was lost: {last}")
+
+    def silent(self) -> list[int]:
+        """Returns who has not said a word for SILENT looks, or never: whoever starts may be silent, but may be lost."""
+        here = (each for each in range(self._count) if "left" not in self._last.get(each, {}))
+        return [each for each in here if each != self.index and self._unchanged.get(each, SILENT) >= SILENT]
 
     def describe(self) -> list[str]:
         """Returns a line on each of the others: what it said last."""

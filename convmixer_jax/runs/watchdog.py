@@ -150,6 +150,10 @@ class Watchdog:
             # What a device says of a lost peer looks like any error of its own; the thread ends the process if it is.
             print(f"error: {error}; looking whether another process was lost", file=sys.stderr, flush=True)
             self._over.wait((SILENT + 2) * PAUSE)
+            silent = self._peers.silent()
+            if silent:
+                names = " and ".join(map(str, silent))
+                self.end(f"process {names} was lost: not a word in {SILENT * PAUSE:g} s, and this one failed")
         self._over.set()
         self._news.set()
         self._thread.join()

@@ -43,6 +43,6 @@ class RunContext(Attendants):
 
 def open_watchdog(workdir: Path, ordinary: float, compiling: float) -> Watchdog:
     """Returns the watchdog of this process. ordinary, compiling: seconds, see `Allowances`."""
-    index = jax.process_index()
-    peers = Peers(index, exchange.heard, exchange.repeat) if jax.process_count() > 1 else None
+    index, count = jax.process_index(), jax.process_count()
+    peers = Peers(index, count, exchange.heard, exchange.repeat) if count > 1 else None
     return Watchdog(workdir / "stuck", Allowances(ordinary, compiling), peers, index)

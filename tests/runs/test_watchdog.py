@@ -24,7 +24,7 @@ class Board:
         self.said: dict[int, str] = {}
 
     def peers(self, index: int) -> Peers:
-        return Peers(index, lambda topic: dict(self.said), lambda topic, words: self.said.update({index: words}))
+        return Peers(index, 2, lambda topic: dict(self.said), lambda topic, words: self.said.update({index: words}))
 
 
 def look(watch: Watchdog, start: float, looks: int, every: float = PAUSE) -> tuple[str | None, float]:
@@ -98,6 +98,20 @@ def test_imports_may_hold_python_up():
     assert {first.look("update 16", False) for _ in range(5 * SILENT)} == {None}
 
 
+def test_who_is_silent():
+    board = Board()
+    first, second = board.peers(0), board.peers(1)
+    assert first.silent() == [1]  # nobody has heard of it
+    second.look("the data", True)
+    for _ in range(SILENT):
+        first.look("update 16", False)
+        assert first.silent() == []
+    first.look("update 16", False)
+    assert first.silent() == [1]
+    second.leave("", ExitCode.DONE)
+    assert (first.look("update 16", False), first.silent()) == (None, [])
+
+
 @pytest.mark.parametrize("reason, code, trouble", [
     ("", ExitCode.DONE, None),
     ("no progress", ExitCode.STUCK, Trouble("process 1 ended: no progress", ExitCode.STUCK)),
@@ -123,6 +137,35 @@ def test_the_others_hear_how_a_process_ended(error, code, tmp_path):
             raise error
     left = json.loads(board.said[1])
     assert (str(error or "") in left["left"], left["code"]) == (True, code)
+
+
+FAILS = """
+import json, sys
+from convmixer_jax.runs import watchdog
+from convmixer_jax.runs.peers import Peers
+watchdog.PAUSE = 0.05
+beats = []
+def heard(topic):
+    beats.append(0)
+    return {1: json.dumps({"beat": len(beats), "doing": "imports", "may_be_silent": True})} if sys.argv[1] else {}
+with watchdog.Watchdog(None, watchdog.Allowances(60.0, 60.0), Peers(0, 2, heard, lambda topic, words: None)) as watch:
+    watch._write = print
+    watch.doing("the data", starting=True)
+    raise ArithmeticError("connection closed by peer")
+"""
+
+
+@pytest.mark.parametrize("speaks, code, said", [
+    ("", 76, "error: process 0: process 1 was lost: not a word in 0.45 s, and this one failed; was at: the data"),
+    ("speaks", 1, "ArithmeticError: connection closed by peer"),
+])  # fmt: skip
+def test_an_error_in_the_start_up_beside_a_lost_process_is_the_lost_process(speaks, code, said):
+    """Who starts may be silent, so that alone makes nobody lost; an error of a device besides does."""
+    command = [sys.executable, "-c", FAILS, speaks]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "error: connection closed by peer; looking whether another process was lost\n" in done.stderr
 
 
 STUCK = """
