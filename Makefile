@@ -5,7 +5,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP_INSTALL := -m pip install --disable-pip-version-check --no-input
-PYTEST = $(PY) -m pytest -n 2 --dist loadfile --cov=convmixer_jax --cov-report=term
+PYTEST = $(PY) -m pytest -n 2 --dist loadfile
 UV := uv==0.13.8
 
 # The first that runs (a shim of pyenv may be on PATH and fail), is 3.11 or 3.12, and can make environments.
@@ -16,7 +16,7 @@ no_python = $(error no working Python 3.11 or 3.12 with venv among: $(CANDIDATES
 python = $(or $(find_python),$(no_python))
 
 .DEFAULT_GOAL := help
-.PHONY: help train cifar10 test test-slow test-tpu soak demo lint format env lock clean
+.PHONY: help train cifar10 test test-slow coverage test-tpu soak demo lint format env lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -28,11 +28,14 @@ train: $(VENV)/run.stamp ## train and evaluate on the bundled digits: no downloa
 cifar10: $(VENV)/run.stamp ## train and evaluate on CIFAR-10 with the fast recipe: meant for an accelerator
 	$(PY) -m convmixer_jax.main --config configs/cifar10_fast.py $(ARGS)
 
-test: lint ## check style and types, then run the tests and report coverage: minutes
+test: lint ## check style and types, then run the tests: minutes
 	$(PYTEST) -m "not slow and not tpu" $(ARGS)
 
 test-slow: $(VENV)/test.stamp ## run what test leaves out: killed runs, several processes, full disks, the largest models
-	$(PYTEST) -m slow --cov-append $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
+
+coverage: $(VENV)/test.stamp ## run both, and tell which lines none of them runs: measuring takes a quarter longer
+	$(PYTEST) -m "not tpu" --cov=convmixer_jax --cov-report=term $(ARGS)
 
 test-tpu: $(VENV)/test.stamp ## run what asks the TPU's compiler, which needs no TPU; adds jax[tpu], 700 MB, to the environment
 	$(PY) $(PIP_INSTALL) -c requirements.txt "jax[tpu]"

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -86,7 +87,12 @@ def test_a_recipe_is_the_locked_base(path):
     assert dict(flatten(config)) != dict(flatten(base)) or path.stem == "base"
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def own_time(path: Path) -> Any:
+    """The deep models of ImageNet take seconds each to trace."""
+    return pytest.param(path, marks=pytest.mark.slow) if path.stem.startswith("imagenet") else path
+
+
+@pytest.mark.parametrize("path", map(own_time, RECIPES), ids=lambda path: path.stem)
 def test_a_recipe_assembles_and_says_what_it_costs(path):
     config = load(path)
     config.devices = 1

@@ -105,6 +105,7 @@ def test_the_key_alone_decides(images, name):
     assert (np.abs(first - other).max(axis=(1, 2, 3)) > 1).sum() >= 16
 
 
+@pytest.mark.slow
 def test_all_of_them_on_8_devices_draw_what_each_draws_alone(mesh, images):
     """Draws depend neither on an augmentation's place, nor on the others, nor on the part that a device has."""
     names, devices = in_order(list(AUGMENTATIONS)), 8

@@ -255,7 +255,7 @@ def test_images_are_rounded_to_bytes_first():
 
 
 # All of torchvision's operations are imgaug's, and its draws are the simplest.
-@pytest.mark.parametrize("table", ["timm", "imgaug"])
+@pytest.mark.parametrize("table", [pytest.param("timm", marks=pytest.mark.slow), "imgaug"])
 def test_a_sharded_batch_needs_no_other_device(mesh, table):
     apply = functools.partial(rand_augment, **SETTINGS | {"tables": table, "interpolation": "default"})
     assert_needs_no_other_device(apply, mesh, photographs()[:32].astype(np.float32))

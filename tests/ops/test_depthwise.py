@@ -50,6 +50,13 @@ CASES = {
 NOT_FOR_GPU = ("more channels than lanes", "odd batch", "one image", "one pixel, even", "larger than the map")
 # Nor are those for TPU quick; there bfloat16 has the more involved tiles.
 LEFT_OUT = {*(("pallas_gpu", case) for case in NOT_FOR_GPU), ("pallas", "more channels than lanes")}
+# What is left of the interpreted ones, and takes seconds each.
+SLOW = {*itertools.product(("pallas", "pallas_gpu"), ("several tiles", "more channels than lanes, bfloat16"))}
+ROWS = [
+    pytest.param(*row, marks=pytest.mark.slow) if row in SLOW else row
+    for row in itertools.product(ALL, CASES)
+    if row not in LEFT_OUT
+]
 
 
 def arrays(shape: tuple[int, ...], k: int, dtype) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -98,7 +105,7 @@ def all_three(depthwise: Depthwise, x, g, kernel):
     return depthwise.forward(x, kernel), depthwise.input_grad(g, kernel), depthwise.kernel_grad(x, g, len(kernel))
 
 
-@pytest.mark.parametrize("name, case", [row for row in itertools.product(ALL, CASES) if row not in LEFT_OUT])
+@pytest.mark.parametrize("name, case", ROWS)
 def test_values_and_gradients(name, case):
     *shape, k, dtype = CASES[case]
     x, g, kernel = arrays(tuple(shape), k, dtype)

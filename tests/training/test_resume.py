@@ -36,7 +36,7 @@ from tests.training.starts import (
     state_bits,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation", "small_cifar")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation", "small_cifar")]
 # Four updates an epoch, eight in all; checkpoints 3, 6, 8 and the best one, reports 2, 4, 6, 8.
 SETTINGS: dict[str, Any] = {
     "dataset": "cifar10",
@@ -171,7 +171,6 @@ def test_a_kill_in_the_middle_of_an_epoch_and_of_a_report(runs, tmp_path):
     assert lines(workdir)[:1] == kept
 
 
-@pytest.mark.slow
 def test_a_signal_in_the_evaluation_that_finds_the_best_step(runs, tmp_path):
     """Of the validation split after update 4; the next start makes it first, and knows the best step as well."""
     happened = []
@@ -194,7 +193,6 @@ def test_a_finished_run_says_so_and_changes_nothing(runs, capsys):
     assert files_of(runs.undisturbed) == before
 
 
-@pytest.mark.slow
 def test_a_missing_result_is_made_again(runs, tmp_path):
     workdir = tmp_path / "without"
     shutil.copytree(runs.undisturbed, workdir)
@@ -204,7 +202,6 @@ def test_a_missing_result_is_made_again(runs, tmp_path):
     assert_same(runs, workdir)
 
 
-@pytest.mark.slow
 def test_when_to_write_may_change(runs, tmp_path):
     workdir = tmp_path / "resumed"
     changed = {"report_every_steps": 5, "eval_every_epochs": 3, "checkpoint_every_steps": 7, "eval_batch_size": 5}
@@ -219,7 +216,6 @@ def test_when_to_write_may_change(runs, tmp_path):
     assert read_result(workdir)["top1"] == read_result(runs.undisturbed)["top1"]
 
 
-@pytest.mark.slow
 def test_a_streamed_run_goes_on_as_the_resident_one(runs, tmp_path):
     """Its batches are prepared ahead of time, from the one on that comes after the checkpoint."""
     resumed = runs.after_the_kill(tmp_path / "streamed", {"input": "stream"})

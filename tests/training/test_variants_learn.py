@@ -52,7 +52,9 @@ def first_state(shapes: TrainState) -> TrainState:
     return jax.device_put(state.replace(**kept), jax.tree.map(lambda leaf: leaf.sharding, shapes))
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", ["cnn", *(pytest.param(each, marks=pytest.mark.slow) for each in RUNS if each != "cnn")]
+)
 def test_the_loss_falls(name, quick_compilation, monkeypatch):
     # One block a stage is compiled in a third of the time.
     monkeypatch.setattr(staged, "STAGES", [dataclasses.replace(stage, blocks=1) for stage in staged.STAGES])

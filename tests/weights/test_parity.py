@@ -70,10 +70,13 @@ def to_timm_names(variables: dict[str, Any], shape: dict[str, Any]) -> dict[str,
     return to_tensors(flat(variables), STYLES["timm"], shape["depth"])
 
 
-LARGEST = pytest.param("convmixer_1536_20", marks=pytest.mark.slow)  # gigabytes in float64
+# Up to gigabytes in float64.
+LARGE = ("convmixer_1536_20", "convmixer_768_32", "convmixer_1024_20_ks9_p14")
 
 
-@pytest.mark.parametrize("preset", [LARGEST, *(preset for preset in PRESETS if preset not in LARGEST.values)])
+@pytest.mark.parametrize(
+    "preset", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in PRESETS]
+)
 def test_logits_are_pytorchs(preset):
     shape = shape_of(preset)
     # A map of 3 or 4 patches is smaller than most kernels: all of them meet padding on each side.
