@@ -16,7 +16,7 @@ from pathlib import Path
 from convmixer_jax.crashing.contents import Contents, read_contents
 from convmixer_jax.crashing.faults import FAULTS
 from convmixer_jax.crashing.setups import SETUPS
-from convmixer_jax.crashing.starts import Start
+from convmixer_jax.crashing.starts import Starts
 from convmixer_jax.crashing.trials import DEADLINE_S, Order, Trial, run_trial
 from convmixer_jax.runs.progress import duration
 
@@ -55,7 +55,8 @@ class Campaign:
         self.orders = [each for each in make_orders(trials, seed) if only in (None, each.number)]
         self.jobs, self.folder = jobs, folder
         # The same update of every run.
-        self.nan_step = random.Random(f"{seed} nan").randrange(10, min(setup.steps for setup in SETUPS.values()))
+        nan_step = random.Random(f"{seed} nan").randrange(10, min(setup.steps for setup in SETUPS.values()))
+        self.starts = Starts(nan_step, home=folder)
         self._began = time.monotonic()
 
     def run(self, say: Callable[[str], None]) -> list[Trial]:
@@ -63,7 +64,8 @@ class Campaign:
         trials: list[Trial] = []
         with self._pool() as pool:
             names = sorted({order.setup for order in self.orders})
-            say(f"undisturbed runs to compare with: {', '.join(names)}; the images of update {self.nan_step} are NaN")
+            spoilt = f"the images of update {self.starts.nan_step} are NaN"
+            say(f"undisturbed runs to compare with: {', '.join(names)}; {spoilt}")
             undisturbed = dict(zip(names, pool.map(self._undisturbed, names), strict=True))
             asked = [pool.submit(self._trial, order, undisturbed[order.setup]) for order in self.orders]
             for done in concurrent.futures.as_completed(asked):
@@ -78,13 +80,13 @@ class Campaign:
             yield pool
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            Start.end_all()
+            self.starts.end_all()
             raise
         pool.shutdown()
 
     def _undisturbed(self, name: str) -> Contents:
         folder = self.folder / f"undisturbed-{name}"
-        start = Start(SETUPS[name], folder / "run", self.nan_step, folder / "start-1", self.folder)
+        start = self.starts.begin(SETUPS[name], folder / "run", folder / "start-1")
         try:
             codes = start.wait(DEADLINE_S)
         except TimeoutError as error:
@@ -94,6 +96,10 @@ class Campaign:
         if any(codes):
             raise UndisturbedError(f"the undisturbed run in {folder} ended with {codes}")
         contents = read_contents(folder / "run")
+        if contents.step != SETUPS[name].steps:
+            raise UndisturbedError(
+                f"the undisturbed run in {folder} made {contents.step} updates, not as its setup says"
+            )
         skipped = sum(row.get("train/skipped_updates", 0) for row in contents.rows)
         if skipped != 1:
             raise UndisturbedError(f"the undisturbed run in {folder} skipped {skipped} updates, not the one of the NaN")
@@ -102,7 +108,7 @@ class Campaign:
     def _trial(self, order: Order, undisturbed: Contents) -> Trial:
         folder = self.folder / f"trial-{order.number}"
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier time
-        trial = run_trial(order, folder, undisturbed, self.nan_step)
+        trial = run_trial(order, folder, undisturbed, self.starts)
         if not trial.problems:
             shutil.rmtree(folder)
         return trial

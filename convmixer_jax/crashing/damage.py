@@ -39,8 +39,9 @@ def remove(step: Path, draws: random.Random) -> str:
     return f"{path.relative_to(step)} is removed"
 
 
-# Each takes a step's folder, and returns what it did.
-DAMAGES: dict[str, Callable[[Path, random.Random], str]] = {
+# From a step's folder to what was done to it.
+Damage = Callable[[Path, random.Random], str]
+DAMAGES: dict[str, Damage] = {
     "bit flip": flip,
     "truncation": truncate,
     "removal": remove,

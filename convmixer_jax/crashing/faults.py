@@ -4,7 +4,7 @@
     happened = fault.happen(start, saved=120, draws=random.Random(1))
     wrong_codes(start.setup, fault, happened, start.wait(180))        # None
 
-Faults that damage checkpoints begin with a kill; what is damaged then lies still, see damage.py.
+Faults that damage checkpoints, a row for each of DAMAGES, begin with a kill: what is damaged then lies still.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from convmixer_jax.crashing.damage import DAMAGES, Damage
 from convmixer_jax.crashing.moments import Moment, draw_moment
 from convmixer_jax.crashing.setups import Setup
 from convmixer_jax.crashing.starts import Start
@@ -20,24 +21,27 @@ from convmixer_jax.errors import ExitCode
 
 DONE, UNSAVED, STOPPED, STUCK = ExitCode.DONE, ExitCode.UNSAVED, ExitCode.STOPPED, ExitCode.STUCK
 # Of a process that lost another: our watchdog's, or the abort of JAX's runtime, where that is quicker.
-LOST = {STUCK, -signal.SIGABRT}
-KILLED = {-signal.SIGKILL}
+LOST = frozenset({STUCK, -signal.SIGABRT})
 LONGEST_SUSPENSION_S = 3.0
 LONGEST_FULL_S = 2.0
 LONGEST_BEFORE_SECOND_S = 0.3
+MISSED_WITHIN_S = 60.0  # how long the others may wait for a process that is suspended
+# Faults of which trials expect something of their own.
+FULL, SUSPENDED_A_WHILE = "full disk", "suspended a while"
 
 
 @dataclasses.dataclass(frozen=True)
 class Happened:
     """moment: as it was drawn. to: the processes. at: of the monotonic clock; None where the start ended before.
 
-    step: updates that had been made by then, at least.
+    step: updates that had been made by then, at least. problem: what was wrong already while it happened.
     """
 
     moment: Moment
     to: tuple[int, ...]
     at: float | None
     step: int = 0
+    problem: str | None = None
 
 
 Happen = Callable[[Start, int, random.Random], Happened]
@@ -47,14 +51,14 @@ Happen = Callable[[Start, int, random.Random], Happened]
 class Fault:
     """A row of FAULTS. happen: does it to a start that goes on from an update.
 
-    hit, others: exit codes of the processes that it happens to, and of the others. damages: whether a checkpoint is
-    damaged afterwards. setups: rows of SETUPS.
+    hit, others: exit codes of the processes that it happens to, and of the others. damage: what is done to a checkpoint
+    afterwards. setups: rows of SETUPS.
     """
 
     happen: Happen
     hit: frozenset[int]
     others: frozenset[int]
-    damages: bool = False
+    damage: Damage | None = None
     setups: tuple[str, ...] = ("alone", "pair")
 
 
@@ -94,11 +98,11 @@ def _suspend_one(start: Start, saved: int, draws: random.Random) -> Happened:
         return Happened(moment, (index,), None)
     step, at = start.step() or saved, start.send(index, signal.SIGSTOP)
     others = [process for number, process in enumerate(start.processes) if number != index]
-    deadline = at + 60.0
-    while any(process.poll() is None for process in others) and time.monotonic() < deadline:
+    while (waiting := any(process.poll() is None for process in others)) and time.monotonic() < at + MISSED_WITHIN_S:
         time.sleep(0.05)
     start.send(index, signal.SIGKILL)
-    return Happened(moment, (index,), at, step)
+    problem = f"the others still waited after {MISSED_WITHIN_S:g} s" if waiting else None
+    return Happened(moment, (index,), at, step, problem)
 
 
 def _suspend_for_a_while(start: Start, saved: int, draws: random.Random) -> Happened:
@@ -125,7 +129,7 @@ def _full_disk(start: Start, saved: int, draws: random.Random) -> Happened:
     return Happened(moment, to, at)
 
 
-_STOPPED, _LOST, _KILLED = frozenset({STOPPED}), frozenset(LOST), frozenset(KILLED)
+_STOPPED, _KILLED = frozenset({STOPPED}), frozenset({-signal.SIGKILL})
 # A second signal has its default effect; which of the two comes first is not known.
 _TWICE = frozenset({STOPPED, -signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT})
 _FULL = frozenset({DONE, ExitCode.USER_MISTAKE, UNSAVED, *LOST})
@@ -135,21 +139,21 @@ FAULTS: dict[str, Fault] = {
     "SIGTERM": Fault(_send([signal.SIGTERM]), _STOPPED, _STOPPED),
     "SIGINT": Fault(_send([signal.SIGINT]), _STOPPED, _STOPPED),
     "SIGTERM in a save": Fault(_send([signal.SIGTERM], "save"), _STOPPED, _STOPPED),
-    "two signals": Fault(_send([signal.SIGTERM, signal.SIGTERM]), _TWICE, _STOPPED | _LOST),
-    "SIGKILL": Fault(_send([signal.SIGKILL], at_most=1), _KILLED, _LOST),
-    "SIGKILL in a save": Fault(_send([signal.SIGKILL], "save", at_most=1), _KILLED, _LOST),
-    "stuck": Fault(_hang, frozenset({STUCK}), _LOST),
-    "suspended": Fault(_suspend_one, _KILLED, _LOST, setups=("pair",)),
-    "suspended a while": Fault(_suspend_for_a_while, frozenset({DONE}), frozenset(), setups=("alone",)),
-    "full disk": Fault(_full_disk, _FULL, _FULL),
-    "bit flip": Fault(_kill, _KILLED, _LOST, damages=True),
-    "truncation": Fault(_kill, _KILLED, _LOST, damages=True),
-    "removal": Fault(_kill, _KILLED, _LOST, damages=True),
+    "two signals": Fault(_send([signal.SIGTERM, signal.SIGTERM]), _TWICE, _STOPPED | LOST),
+    "SIGKILL": Fault(_send([signal.SIGKILL], at_most=1), _KILLED, LOST),
+    "SIGKILL in a save": Fault(_send([signal.SIGKILL], "save", at_most=1), _KILLED, LOST),
+    "stuck": Fault(_hang, frozenset({STUCK}), LOST),
+    "suspended": Fault(_suspend_one, _KILLED, LOST, setups=("pair",)),
+    SUSPENDED_A_WHILE: Fault(_suspend_for_a_while, frozenset({DONE}), frozenset(), setups=("alone",)),
+    FULL: Fault(_full_disk, _FULL, _FULL),
+    **{name: Fault(_kill, _KILLED, LOST, damage) for name, damage in DAMAGES.items()},
 }
 
 
 def wrong_codes(setup: Setup, fault: Fault, happened: Happened, codes: list[int]) -> str | None:
     """Returns what is wrong with how the processes ended, None where nothing is."""
+    if happened.problem is not None:
+        return happened.problem
     if happened.at is None:
         return None if not any(codes) else f"exit codes {codes} before anything happened"
     in_start_up = happened.moment.step is None  # where the processes may not know each other yet, nor agree

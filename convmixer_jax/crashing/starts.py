@@ -1,6 +1,7 @@
 """One start of a run in processes of its own: what they say, how they end, and what can be done to them from outside.
 
-start = Start(setup, workdir, nan_step=17, logs=folder / "start-1", home=folder)
+starts = Starts(nan_step=17, home=folder)
+start = starts.begin(setup, workdir, logs=folder / "start-1")
 start.send(0, signal.SIGTERM)
 start.wait(180)                    # [75, 75]
 """
@@ -23,7 +24,6 @@ from convmixer_jax.runs.ledger import ledger_path, read_starts
 from convmixer_jax.runs.manifest import MANIFEST_FILE
 
 LOOK_EVERY_S = 0.005
-_under_way: set["Start"] = set()
 
 
 def free_port() -> int:
@@ -31,6 +31,10 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+class OverError(Exception):
+    """The crash test is being ended."""
 
 
 class Start:
@@ -43,7 +47,6 @@ class Start:
         self.workdir, self.setup, self.logs = workdir, setup, logs
         address = f"127.0.0.1:{free_port()}" if setup.processes > 1 else ""
         logs.mkdir(parents=True)
-        _under_way.add(self)
         self.began = time.time()
         self.ended: dict[int, float] = {}  # by process, when it ended, of the monotonic clock
         self.processes = [
@@ -72,11 +75,6 @@ class Start:
                 file.flush()
         process.wait()
         self.ended[index] = time.monotonic()
-
-    @property
-    def running(self) -> bool:
-        """Whether any process is."""
-        return any(process.poll() is None for process in self.processes)
 
     def send(self, index: int, number: signal.Signals) -> float:
         """Sends a signal; returns when, of the monotonic clock. A process that has ended gets none."""
@@ -114,13 +112,6 @@ class Start:
             process.kill()  # also a suspended one; no harm to one that has ended
         for reader in self._readers:
             reader.join()
-        _under_way.discard(self)
-
-    @staticmethod
-    def end_all() -> None:
-        """Kills the processes of all starts."""
-        for start in list(_under_way):
-            start.end()
 
     def said(self) -> str:
         """Returns what all processes said so far."""
@@ -145,6 +136,31 @@ class Start:
             return False
         folders = [name for name in names if name.split(".")[0].isdecimal()]
         return not all((self.workdir / "checkpoints" / name / MANIFEST_FILE).exists() for name in folders)
+
+
+class Starts:
+    """Begins starts, also from several threads. nan_step: the update whose images are NaN. home: see `environment`."""
+
+    def __init__(self, nan_step: int, home: Path):
+        self.nan_step, self._home = nan_step, home
+        self._begun: list[Start] = []
+        self._over = False
+        self._lock = threading.Lock()
+
+    def begin(self, setup: Setup, workdir: Path, logs: Path) -> Start:
+        """Returns a start that has begun. Raises OverError once all were ended."""
+        with self._lock:
+            if self._over:
+                raise OverError
+            self._begun.append(Start(setup, workdir, self.nan_step, logs, self._home))
+            return self._begun[-1]
+
+    def end_all(self) -> None:
+        """Kills the processes of all starts, and has none begin any more: a trial would go on with the next one."""
+        with self._lock:
+            self._over = True
+        for start in self._begun:
+            start.end()
 
 
 def catches(pid: int, number: signal.Signals) -> bool:

@@ -1,30 +1,28 @@
 """One trial: a run that faults happen to, start after start, until it is done; then it is compared to the bit.
 
-trial = run_trial(Order(7, seed=0, kinds=("SIGKILL", "bit flip"), setup="alone"), folder, undisturbed, nan_step)
+trial = run_trial(Order(7, seed=0, kinds=("SIGKILL", "bit flip"), setup="alone"), folder, undisturbed, starts)
 trial.problems                  # [] where it passed
 """
 
 import dataclasses
 import random
 import shutil
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
 from convmixer_jax.crashing.contents import Contents, damage, differences, read_contents
-from convmixer_jax.crashing.damage import DAMAGES
-from convmixer_jax.crashing.faults import FAULTS, Happened, wrong_codes
+from convmixer_jax.crashing.damage import Damage
+from convmixer_jax.crashing.faults import FAULTS, FULL, LOST, SUSPENDED_A_WHILE, Happened, wrong_codes
 from convmixer_jax.crashing.setups import GRACE_SECONDS, SETUPS, Setup
-from convmixer_jax.crashing.starts import Start
+from convmixer_jax.crashing.starts import Start, Starts
+from convmixer_jax.errors import ExitCode
 from convmixer_jax.runs import steps
 from convmixer_jax.runs.ledger import ledger_path, read_starts
 
 DEADLINE_S = 400.0  # of one start: whatever hangs is ended by its watchdog long before
 ALL_LOST = "no checkpoint in "  # begins the message of a run whose checkpoints are all damaged
-REFUSED = 2
 MOST_STARTS = 3  # without a fault, until the run is done; one is enough, unless all checkpoints are lost
-FULL = "full disk"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +70,10 @@ class Trial:
 
 
 class Disturbed:
-    """A run under way in `folder`/run; what its processes say is beside it, what is compiled in the folder above."""
+    """A run under way in `folder`/run; what its processes say is beside it."""
 
-    def __init__(self, order: Order, folder: Path, nan_step: int):
-        self.order, self.folder, self.nan_step = order, folder, nan_step
+    def __init__(self, order: Order, folder: Path, starts: Starts):
+        self.folder, self._starts = folder, starts
         self.setup: Setup = SETUPS[order.setup]
         self.workdir, self.checkpoints = folder / "run", folder / "run" / "checkpoints"
         self.trial = Trial(order)
@@ -85,9 +83,7 @@ class Disturbed:
     def start(self) -> Start:
         """Begins the next start."""
         self.trial.starts += 1
-        start = Start(
-            self.setup, self.workdir, self.nan_step, self.folder / f"start-{self.trial.starts}", self.folder.parent
-        )
+        start = self._starts.begin(self.setup, self.workdir, self.folder / f"start-{self.trial.starts}")
         self.began.append(start.began)
         return start
 
@@ -122,8 +118,8 @@ class Disturbed:
         if happened.at is None:
             return any(codes)
         self._look(event, happened, start)
-        if fault.damages and any(codes):
-            self._damage(event, draws)
+        if fault.damage is not None and any(codes):
+            self._damage(event, fault.damage, draws)
         return any(codes)
 
     def _look(self, event: Event, happened: Happened, start: Start) -> None:
@@ -131,24 +127,24 @@ class Disturbed:
         said = start.said()
         if event.kind == FULL:
             event.noticed = event.happened = event.noticed or "could not be saved" in said  # else nothing was written
-        if event.kind == "suspended a while":
+        if event.kind == SUSPENDED_A_WHILE:
             event.noticed = True  # there is nothing to tell
-        gentle = set(event.codes) <= {75}
+        gentle = set(event.codes) <= {ExitCode.STOPPED}
         if gentle and event.seconds is not None and event.seconds > GRACE_SECONDS:
             self.wrong(
                 f"{event.seconds:.1f} s from {event.kind} to the end, config.stop_grace_seconds: {GRACE_SECONDS}"
             )
-        if "Traceback" in said and event.kind != FULL and 76 not in event.codes and -signal.SIGABRT not in event.codes:
+        if "Traceback" in said and event.kind != FULL and not LOST & set(event.codes):
             self.wrong(f"a traceback after {event.kind} {happened.moment}")
 
-    def _damage(self, event: Event, draws: random.Random) -> None:
+    def _damage(self, event: Event, do: Damage, draws: random.Random) -> None:
         """Damages a durable step, mostly the newest; looks whether that is found."""
         durable = [step.number for step in steps.durable(steps.read_steps(self.checkpoints))]
         if not durable:
             event.happened = False
             return
         number = durable[-1] if draws.random() < 0.7 else draws.choice(durable)
-        event.damage = f"checkpoint {number}: " + DAMAGES[event.kind](self.checkpoints / str(number), draws)
+        event.damage = f"checkpoint {number}: " + do(self.checkpoints / str(number), draws)
         found = damage(self.checkpoints)
         event.noticed = number in found
         if not event.noticed:
@@ -176,7 +172,7 @@ class Disturbed:
 
     def _begins_again(self, codes: list[int], start: Start) -> bool:
         """Whether the start refused to go on since all checkpoints are lost; then does as its message says."""
-        if REFUSED not in codes or ALL_LOST not in start.said():
+        if ExitCode.USER_MISTAKE not in codes or ALL_LOST not in start.said():
             return False
         self.check_set_aside()
         shutil.rmtree(self.checkpoints / steps.QUARANTINE)
@@ -205,14 +201,14 @@ class Disturbed:
                 continue
             event.lost = max(max(made) - after[0], 0)
             # A save begins only when the one before is durable, so at most two intervals were made in vain.
-            most = 0 if set(event.codes) == {75} else 2 * every
+            most = 0 if set(event.codes) == {ExitCode.STOPPED} else 2 * every
             if event.lost > most and event.kind != FULL:
                 self.wrong(f"{event.lost} updates were lost by {event.kind}, at most {most} may be")
 
 
-def run_trial(order: Order, folder: Path, undisturbed: Contents, nan_step: int) -> Trial:
+def run_trial(order: Order, folder: Path, undisturbed: Contents, starts: Starts) -> Trial:
     """Runs a trial in `folder`, which is made. undisturbed: what the run must come to."""
-    began, disturbed = time.monotonic(), Disturbed(order, folder, nan_step)
+    began, disturbed = time.monotonic(), Disturbed(order, folder, starts)
     draws = random.Random(f"{order.seed} {order.number}")
     trial = disturbed.trial
     for kind in order.kinds:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from convmixer_jax.crashing.faults import FAULTS
 from convmixer_jax.crashing.setups import SETUPS
 from convmixer_jax.crashing.table import make_table
 from convmixer_jax.crashing.trials import Event, Order, Trial
-from convmixer_jax.runs.steps import QUARANTINE
 
 ARRAYS = {"params/w": ("float32", (2,), np.array([1, 2], np.float32).tobytes()), "step": ("int32", (), b"\x04\0\0\0")}
 ROWS = [{"step": 2, "train/loss": 1.5}, {"step": 4, "train/loss": 1.25}]
@@ -137,21 +135,3 @@ def test_a_mistake_is_one_line(arguments, words, capsys, tmp_path, monkeypatch):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert words in err
-
-
-def test_all_checkpoints_lost_is_gone_on_with_as_the_message_says(tmp_path, monkeypatch):
-    """A stand-in for the run: it refuses while something is in quarantine."""
-    program = (
-        "import pathlib, sys; here = pathlib.Path(sys.argv[1]) / 'quarantine'\n"
-        "if here.exists(): print('error: no checkpoint in x is good'); sys.exit(2)\n"
-    )
-    disturbed = trials.Disturbed(Order(0, 0, (), "alone"), tmp_path, 3)
-    (disturbed.checkpoints / QUARANTINE / "8-damaged").mkdir(parents=True)
-    disturbed.damaged[8] = "checkpoint 8: a bit"
-    monkeypatch.setattr(
-        "convmixer_jax.crashing.starts.command",
-        lambda *_: [sys.executable, "-c", program, str(disturbed.checkpoints)],
-    )
-    assert disturbed.go_on()
-    assert (disturbed.trial.starts, disturbed.trial.problems) == (2, [])
-    assert not (disturbed.checkpoints / QUARANTINE).exists()

@@ -56,6 +56,10 @@ def begin(tmp_path, monkeypatch):
         start.end()
 
 
+def runs(start: Start) -> bool:
+    return all(process.poll() is None for process in start.processes)
+
+
 @pytest.mark.parametrize(
     "kind, setup, codes",
     [
@@ -92,7 +96,7 @@ def test_a_hang_is_one(begin, tmp_path):
     before = (tmp_path / "file-0").stat().st_mtime_ns
     time.sleep(0.3)
     assert (tmp_path / "file-0").stat().st_mtime_ns == before
-    assert start.running
+    assert runs(start)
     with pytest.raises(TimeoutError):
         start.wait(0.1)
 
@@ -101,21 +105,37 @@ def test_a_suspended_process_goes_on(begin):
     start = begin("alone")
     happened = FAULTS["suspended a while"].happen(start, 0, random.Random(1))
     assert happened.at is not None
-    assert start.running
+    assert runs(start)
     start.send(0, signal.SIGTERM)
     assert start.wait(20) == [75]
 
 
-def test_the_suspended_one_of_two_is_killed_when_the_other_has_ended(begin):
+def test_the_suspended_one_of_two_is_killed_when_the_other_has_ended(begin, monkeypatch):
     start = begin("pair")
-    assert start.wait_until(start.listens)
-    draws = random.Random(1)
-    index = random.Random(1).randrange(2)
-    start.send(1 - index, signal.SIGTERM)
-    happened = FAULTS["suspended"].happen(start, 0, draws)
+    send = start.send
+
+    def send_and_have_the_other_end(index: int, number: signal.Signals) -> float:
+        if number == signal.SIGSTOP:
+            send(1 - index, signal.SIGTERM)
+        return send(index, number)
+
+    monkeypatch.setattr(start, "send", send_and_have_the_other_end)
+    happened = FAULTS["suspended"].happen(start, 0, random.Random(1))
+    (index,) = happened.to
     codes = start.wait(20)
-    # The other may have ended before the moment came: then nothing happens any more, and the fixture ends it.
-    assert happened.at is None or (codes[index], codes[1 - index]) == (-signal.SIGKILL, 75)
+    assert (codes[index], codes[1 - index], happened.problem) == (-signal.SIGKILL, 75, None)
+
+
+def test_who_waits_for_the_suspended_one_is_told_of(begin, monkeypatch):
+    monkeypatch.setattr(faults, "MISSED_WITHIN_S", 0.1)
+    start = begin("pair")
+    happened = FAULTS["suspended"].happen(start, 0, random.Random(1))
+    (index,) = happened.to
+    assert start.processes[1 - index].poll() is None
+    # What it does once the suspended one is killed, and its connections closed, comes too late.
+    codes = [-signal.SIGKILL if number == index else STUCK for number in range(2)]
+    told = wrong_codes(PAIR, FAULTS["suspended"], happened, codes)
+    assert told == "the others still waited after 0.1 s"
 
 
 def test_nothing_happens_to_what_has_ended(begin):
