@@ -17,6 +17,7 @@ A file of `studies/` has a `get_study()` that returns one. Fields are dotted, as
 import dataclasses
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -49,7 +50,9 @@ class Range:
         """Whether value is a number of the range."""
         if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
             return False
-        return self.low <= value <= self.high and not (self.step and (value - self.low) % self.step)
+        steps = (value - self.low) / self.step if self.step else 0.0
+        # 0.3 is in steps of 0.1 from 0.1, although its binary fraction is not quite.
+        return self.low <= value <= self.high and math.isclose(steps, round(steps), abs_tol=1e-9)
 
 
 # The values of a field: a tuple of all of them, or for searches a range of numbers.

@@ -56,6 +56,7 @@ def test_labels_are_short_where_that_is_clear():
 
 @pytest.mark.parametrize("axis, inside, outside", [
     (Range(8, 64, step=8), [8, 16, 64], [0, 12, 72, 8.0, True]),
+    (Range(0.1, 0.5, step=0.1), [0.1, 0.3, 0.5], [0.35, 0.6]),
     (Range(1e-3, 0.1, log=True), [1e-3, 0.05, 0.1], [0.0, 0.2, "0.05"]),
 ])  # fmt: skip
 def test_what_lies_in_a_range(axis, inside, outside):
