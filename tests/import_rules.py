@@ -113,11 +113,12 @@ MAY_IMPORT = {
     "crashtest": ("command_line", "commands", "crashing", "errors", "measuring", "runs"),
     "studying": (
         "command_line", "commands", "config", "config_record", "config_rules", "data.datasets", "errors",
-        "models.variants", "planning.planner", "runs", "training.checks",
+        "models.variants", "planning.planner", "runs", "training.assembly", "training.checks",
     ),
     "sweep": ("command_line", "commands", "errors", "runs", "studying"),
     "reporting": (
-        "config", "config_record", "errors", "inference", "ledger", "runs", "studying.cost", "studying.study",
+        "config", "config_record", "errors", "inference", "ledger", "runs", "studying.cost", "studying.folder",
+        "studying.study",
     ),
     "report": ("command_line", "commands", "errors", "reporting", "runs"),
     "preparing": ("data", "errors", "runs.files", "runs.progress"),

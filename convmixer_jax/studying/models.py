@@ -17,6 +17,7 @@ from convmixer_jax.errors import UserError
 from convmixer_jax.studying.cost import Cost, model_cost
 from convmixer_jax.studying.plan import Plan
 from convmixer_jax.studying.study import Point
+from convmixer_jax.training.assembly import epochs_to_steps
 from convmixer_jax.training.checks import check_against_dataset, check_model
 
 
@@ -56,12 +57,15 @@ class Models:
         return self._costs[key]
 
     def images(self, point: Point) -> tuple[int, int]:
-        """Returns how many images a run of the point trains on and evaluates, those of all epochs."""
+        """Returns how many images a run of the point trains on and evaluates, those of all epochs.
+
+        Raises UserError where they do not fill a batch.
+        """
         config = self._plan.config(point)
         sizes = split_sizes(self.dataset(config), config.val_fraction, config.train_examples)
-        steps = sizes["train"] // config.batch_size
+        _, steps = epochs_to_steps(config, sizes["train"])
         judged = sizes.get("val", sizes["test"]) * -(-config.epochs // config.eval_every_epochs)
-        return config.epochs * steps * config.batch_size, judged + (sizes["test"] if "val" in sizes else 0)
+        return steps * config.batch_size, judged + (sizes["test"] if "val" in sizes else 0)
 
     def require(self, point: Point) -> None:
         """Raises RefusedError for a point whose fields do not fit each other, or which is beyond the budget."""
@@ -69,6 +73,7 @@ class Models:
             config = self._plan.config(point)
             check_model(config)
             check_against_dataset(config, self.dataset(config))
+            self.images(point)
         except UserError as error:
             raise RefusedError(str(error), excess=1.0) from error
         most = self._plan.most_params

@@ -43,6 +43,7 @@ MISTAKES = {
     "pruned without": (f"{GRID}, pruner='asha'", "config.val_fraction is 0: a study that chooses or prunes needs a"),
     "misfit": ("axes={'model.patch_size': (1, 4)}, settings={'model.kernel_size': 5}", "patch_size=4: config.model.k"),
     "preset": ("axes={'model.preset': ('convmixer_256_8_p1_k9',)}", "preset=convmixer_256_8_p1_k9: config.model.dim"),
+    "batch": (f"{GRID}, settings={{'batch_size': 2000}}", "kernel_size=3: config.batch_size is 2000: the training"),
     "budget": (f"{GRID}, most_params=1000", "kernel_size=3: 21,130 parameters are more than 1,000"),
 }  # fmt: skip
 
