@@ -24,8 +24,9 @@ from convmixer_jax.errors import ExitCode
 from convmixer_jax.runs.files import make_workdir, read_json
 from convmixer_jax.runs.progress import show, tell
 from convmixer_jax.runs.signals import StopRequest
+from convmixer_jax.studying.folder import STUDY_FILE
 from convmixer_jax.studying.plan import Plan, make_plan
-from convmixer_jax.studying.record import STUDY_FILE, check_same
+from convmixer_jax.studying.record import check_same
 from convmixer_jax.studying.study import FULL
 
 

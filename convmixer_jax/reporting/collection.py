@@ -16,8 +16,8 @@ from convmixer_jax.errors import UserError
 from convmixer_jax.reporting.summaries import mean_and_spread, number
 from convmixer_jax.reporting.workdirs import DONE, MISSING, STATES, Run, is_run, missing_run, read_run, signature
 from convmixer_jax.runs.files import read_json
+from convmixer_jax.studying.folder import STUDY_FILE, workdir
 
-STUDY_FILE = "study.json"
 NOT_ASKED_FOR = "not in study.json"
 NAMED_MISSING = 8
 
@@ -68,14 +68,10 @@ class Point:
         values = [getattr(run, name) for run in self.done]
         return mean_and_spread([value for value in values if value is not None])[0]
 
-    def count(self, state: str) -> int:
-        """Returns how many runs are in a state."""
-        return sum(run.state == state for run in self.runs)
-
     @property
     def states(self) -> str:
-        """All states with their number: "2 done, 1 failed"."""
-        return ", ".join(f"{self.count(state)} {state}" for state in STATES if self.count(state))
+        """The states of the runs, see `told_states`."""
+        return told_states(self.runs)
 
     @property
     def dataset(self) -> str:
@@ -185,8 +181,8 @@ def _read_point(study: Study, asked: Mapping[str, Any], names: Mapping[Path, str
     name, parameters, seeds = str(asked["name"]), asked.get("parameters"), asked.get("seeds")
     runs = []
     for seed in seeds if isinstance(seeds, list) else []:
-        folder = study.folder / name / f"seed-{seed}"
-        called = f"{names[study.folder]}/{name}/seed-{seed}"
+        folder = workdir(study.folder, name, seed)
+        called = workdir(Path(names[study.folder]), name, seed).as_posix()
         runs.append(read_run(folder, called) if is_run(folder) else missing_run(folder, called))
     return Point(
         name=name,
@@ -206,11 +202,15 @@ def _lonely_point(run: Run, studies: Sequence[Study]) -> Point:
     return Point(name, study, parameters, None, (run,))
 
 
+def told_states(runs: Sequence[Run]) -> str:
+    """Returns all states with their number: "2 done, 1 failed"."""
+    counts = {state: sum(run.state == state for run in runs) for state in STATES}
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+
+
 def summary(runs: Sequence[Run]) -> str:
     """Returns how many runs are in which state: "12 runs: 10 done, 1 unfinished, 1 failed"."""
-    counts = {state: sum(run.state == state for run in runs) for state in STATES}
-    word = "run" if len(runs) == 1 else "runs"
-    return f"{len(runs)} {word}: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}: {told_states(runs)}"
 
 
 def not_done(points: Sequence[Point]) -> list[tuple[str, str, str]]:

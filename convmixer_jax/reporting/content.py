@@ -19,8 +19,8 @@ from convmixer_jax.reporting.tables import Table, differences_table, machines_ta
 from convmixer_jax.runs.progress import printable
 from convmixer_jax.runs.provenance import now
 from convmixer_jax.studying.cost import Cost
+from convmixer_jax.studying.study import FULL
 
-FULL = "full"  # the scale of a study as it was published
 REVISION = 12  # characters of one that are told at the top
 TOLD_VERSIONS = ("convmixer_jax", "python", "jax", "flax", "optax")
 

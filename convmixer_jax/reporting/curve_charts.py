@@ -27,8 +27,8 @@ def curve_charts(shown: Sequence[Shown], note: str) -> list[Chart]:
             curves = [(each, curve) for each, curve in curves if curve]
             # One evaluation, that of the last step, is in the table: a curve takes two.
             if any(len(curve) > 1 for _, curve in curves):
-                spread = any(low > 0 for _, curve in curves for *_, low in curve)
-                band = " Mean over the seeds that came so far; the band is the sample standard deviation." * spread
+                several = any(spread > 0 for _, curve in curves for *_, spread in curve)
+                band = " Mean over the seeds that came so far; the band is the sample standard deviation." * several
                 charts.append(
                     Chart(
                         f"{split}-{name}",

@@ -1,7 +1,7 @@
 """How charts look: a theme for light pages and one for dark ones, and how points are told apart.
 
     with LIGHT.applied():
-        figure = new_chart(LIGHT)
+        figure = new_chart()
     style = styles(len(points))[0]
 
 The colours are those of Okabe and Ito, which colour-blind readers tell apart (https://jfly.uni-koeln.de/color/), made
@@ -30,9 +30,8 @@ SMALLEST = 8.5  # points of the smallest text
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
-    """name: for people. paper, ink, faint: of the ground, of text and lines, of the grid. colours: of points."""
+    """paper, ink, faint: of the ground, of text and lines, of the grid. colours: of points."""
 
-    name: str
     paper: str
     ink: str
     faint: str
@@ -56,11 +55,11 @@ class Theme:
 
 
 LIGHT = Theme(
-    "light", "#ffffff", "#1f2328", "#d9dde2",
+    "#ffffff", "#1f2328", "#d9dde2",
     ("#0072b2", "#d55e00", "#009e73", "#c46d9d", "#b07d00", "#3d9bd4", "#3d3d3d"),
 )  # fmt: skip
 DARK = Theme(
-    "dark", "#161b22", "#e6edf3", "#30363d",
+    "#161b22", "#e6edf3", "#30363d",
     ("#58a6e8", "#ff8c42", "#2fc79a", "#e79cc8", "#f0c04a", "#9bdcff", "#f5f5f5"),
 )  # fmt: skip
 LINES = ("-", "--", ":")
@@ -83,11 +82,11 @@ def styles(count: int) -> list[Style]:
     return [Style(n % colours, LINES[n // colours % len(LINES)], MARKERS[n % len(MARKERS)]) for n in range(count)]
 
 
-def new_chart(height: float = HEIGHT, width: float = WIDTH) -> "Figure":
-    """Returns an empty figure of the size of a chart. height, width: in inches."""
+def new_chart(height: float = HEIGHT) -> "Figure":
+    """Returns an empty figure of the width of a chart. height: in inches."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=SHOWN_DPI, layout="constrained")
+    return Figure(figsize=(WIDTH, height), dpi=SHOWN_DPI, layout="constrained")
 
 
 def legend_below(figure: "Figure", entries: int) -> None:

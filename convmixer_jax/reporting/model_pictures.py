@@ -22,7 +22,8 @@ from convmixer_jax.reporting.costs import recorded_cost
 from convmixer_jax.reporting.looks import png
 from convmixer_jax.reporting.pictures import Picture
 from convmixer_jax.reporting.summaries import number
-from convmixer_jax.reporting.workdirs import RESULT_FILE, Run
+from convmixer_jax.reporting.workdirs import Run
+from convmixer_jax.studying.folder import RESULT_FILE
 
 MOST_WORK = 2e13  # FLOPs of a pass over the test split: ten minutes on a small CPU
 WRITTEN = Path("pictures/confusion.csv")  # where `visualize` writes the counts, in the workdir

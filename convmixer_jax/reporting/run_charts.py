@@ -11,7 +11,7 @@ from convmixer_jax.reporting.looks import HEIGHT, Theme, legend_below, new_chart
 from convmixer_jax.reporting.sections import Section
 from convmixer_jax.reporting.shown import LABEL, Chart, Shown, scale_epochs
 from convmixer_jax.reporting.workdirs import Run
-from convmixer_jax.runs.ledger import CATEGORIES
+from convmixer_jax.runs.ledger import CATEGORIES, STEP
 from convmixer_jax.runs.progress import duration, printable
 
 if TYPE_CHECKING:
@@ -74,12 +74,12 @@ def total_seconds(run: Run) -> float:
 
 def time_drawing(runs: Sequence[Run]) -> Callable[[Theme], "Figure"]:
     """Returns what draws a stacked bar for each run, all its processes together."""
-    shares = [
-        [100 * sum(account.seconds[kind] for account in run.accounts.values()) / total_seconds(run) for run in runs]
+    shares = {
+        kind: [100 * sum(each.seconds[kind] for each in run.accounts.values()) / total_seconds(run) for run in runs]
         for kind in CATEGORIES
-    ]
+    }
     names = []
-    for run, updates in zip(runs, shares[0], strict=True):
+    for run, updates in zip(runs, shares[STEP], strict=True):
         name = printable(run.name)
         name = name if len(name) <= LABEL else f"…{name[-LABEL:]}"
         names.append(f"{name}\n{duration(run.accounts[min(run.accounts)].wall)}, {updates:.0f} %")
@@ -90,7 +90,7 @@ def time_drawing(runs: Sequence[Run]) -> Callable[[Theme], "Figure"]:
             axes = figure.subplots()
             left = [0.0] * len(runs)
             drawn = 0
-            for kind, widths, hatch in zip(CATEGORIES, shares, HATCHES, strict=True):
+            for (kind, widths), hatch in zip(shares.items(), HATCHES, strict=True):
                 if any(width >= 0.05 for width in widths):
                     places = range(len(runs))
                     axes.barh(

@@ -21,9 +21,10 @@ from convmixer_jax.runs.files import read_json
 from convmixer_jax.runs.ledger import Account, ledger_path, read_starts
 from convmixer_jax.runs.ledger import read_run as read_ledgers
 from convmixer_jax.runs.metrics_log import parse_row
+from convmixer_jax.studying.folder import FAILED, PRUNED, RESULT_FILE, TRIAL_FILE
 
-METRICS_FILE, RESULT_FILE, TRIAL_FILE = "metrics.jsonl", "result.json", "trial.json"
-DONE, UNFINISHED, FAILED, PRUNED, MISSING = "done", "unfinished", "failed", "pruned", "missing"
+METRICS_FILE = "metrics.jsonl"
+DONE, UNFINISHED, MISSING = "done", "unfinished", "missing"
 STATES = (DONE, UNFINISHED, FAILED, PRUNED, MISSING)
 NAMED_LINES = 5
 
@@ -204,7 +205,8 @@ def _judge(
 
 def _progress(folder: Path, config: Mapping[str, Any], rows: list[dict[str, Any]]) -> str:
     """Returns how far an unfinished run is, and when it was heard of last."""
-    heard = [path for name in (METRICS_FILE, "ledger.jsonl", CONFIG_FILE) if (path := folder / name).exists()]
+    files = (folder / METRICS_FILE, ledger_path(folder, 0), folder / CONFIG_FILE)
+    heard = [path for path in files if path.exists()]
     if not rows:
         far = "no update is recorded yet"
     else:

@@ -14,20 +14,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from convmixer_jax.config_record import CONFIG_FILE
 from convmixer_jax.errors import UserError
 from convmixer_jax.runs.files import read_json
 from convmixer_jax.runs.ledger import DOWN, LOST, STEP, read_run
 from convmixer_jax.runs.progress import duration
+from convmixer_jax.studying.folder import FAILED, RESULT_FILE, STUDY_FILE, TRIAL_FILE, workdir
 from convmixer_jax.studying.models import Models
 from convmixer_jax.studying.plan import Plan
-from convmixer_jax.studying.record import RESULT_FILE, STUDY_FILE, TRIAL_FILE, workdir
-from convmixer_jax.studying.study import Point, make_point
+from convmixer_jax.studying.study import Point, decoded, make_point
 from convmixer_jax.studying.trial import environment
 
 # An update costs the forward pass and, for gradients by inputs and by weights, twice as much again.
 TRAINING = 3
+BEGUN, NOTHING = "begun", "-"  # states of a run, beside those of trial.json
 HEADS = ("point", "parameters", "MFLOP", "a run", "done")
 
 
@@ -98,28 +99,24 @@ def measured(plan: Plan, models: Models, point: Point) -> tuple[float, float]:
 
 
 def state_of(run: Path) -> str:
-    """Returns how far a run is: its score, failed, pruned, begun; "" where there is nothing."""
+    """Returns how far a run is: its score, failed, pruned, begun; "-" where there is nothing."""
     result = read_json(run / RESULT_FILE)
     if result is not None and isinstance(result.get("top1"), float):
         return f"{result['top1']:.4f}"
     ended = read_json(run / TRIAL_FILE)
     if ended is not None:
         return str(ended.get("state"))
-    return "begun" if (run / "config.json").exists() else "-"
+    return BEGUN if (run / CONFIG_FILE).exists() else NOTHING
 
 
 def all_points(plan: Plan, folder: Path) -> list[Point]:
     """Returns the points that are known: of the plan, and those that a search has asked for already."""
     points = {point.name: point for point in plan.points}
-    for record in (read_json(folder / STUDY_FILE) or {}).get("points", []):
-        values = {field: _as_tuple(value) for field, value in record["parameters"].items()}
-        if plan.study.searches:
-            points.setdefault(record["name"], make_point(plan.study, values, record["name"]))
+    asked = (read_json(folder / STUDY_FILE) or {}).get("points", []) if plan.study.searches else []
+    for record in asked:
+        point = make_point(plan.study, decoded(record["parameters"]), record["name"])
+        points.setdefault(point.name, point)
     return list(points.values())
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def list_runs(plan: Plan, models: Models, folder: Path, measure: Measure) -> Iterator[str]:
@@ -135,7 +132,7 @@ def list_runs(plan: Plan, models: Models, folder: Path, measure: Measure) -> Ite
         own = [sum(each) for each in finished(plan, folder, point)]
         seconds = statistics.fmean(own) if own else work_of(models, point) / pace.work + pace.fixed
         states = [state_of(workdir(folder, point.name, seed)) for seed in plan.seeds]
-        left += seconds * sum(state in ("-", "begun", "failed") for state in states)
+        left += seconds * sum(state in (NOTHING, BEGUN, FAILED) for state in states)
         rows.append((point.name, f"{cost.params:,}", f"{cost.flops / 1e6:,.1f}", duration(seconds), " ".join(states)))
     yield from table([HEADS, *rows])
     yield f"seeds {', '.join(map(str, plan.seeds))}; MFLOP: of a forward pass of one image; {pace.told}"

@@ -77,7 +77,7 @@ class Plan:
 
     def record_settings(self) -> dict[str, Any]:
         """Returns {dotted field: value} of all that is set for every run, for study.json."""
-        named = {name.removeprefix("--config.").partition("=")[0] for name in self.overrides if name[:2] == "--"}
+        named = {name.removeprefix("--config.").partition("=")[0] for name in self.overrides}
         found = self.fields(RECIPE)
         return {field: found[field] for field in [*self.settings, *sorted(named - self.settings.keys())]}
 

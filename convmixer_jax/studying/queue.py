@@ -21,20 +21,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from convmixer_jax.errors import UserError
 from convmixer_jax.runs.files import read_json, write_json
+from convmixer_jax.studying.folder import RESULT_FILE, STUDY_FILE, workdir
 from convmixer_jax.studying.models import Models, RefusedError
 from convmixer_jax.studying.plan import RECIPE, Plan
-from convmixer_jax.studying.record import (
-    RESULT_FILE,
-    STUDY_FILE,
-    check_runs,
-    check_same,
-    identity,
-    make_record,
-    workdir,
-)
+from convmixer_jax.studying.record import check_runs, check_same, identity, make_record
 from convmixer_jax.studying.samplers import PRUNERS, SAMPLERS, suggest
 from convmixer_jax.studying.storage import POINT, held, lost, open_place, put_back, told_errors
-from convmixer_jax.studying.study import Point, encode, make_point
+from convmixer_jax.studying.study import Point, decoded, encode, make_point
 
 MOST_REFUSED = 300  # points in a row that a sampler may ask for in vain
 WAITING, RUNNING, COMPLETE = TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE
@@ -127,7 +120,7 @@ class Queue:
         points = {point.name: point for point in self._plan.points}
         for trial in self._trials() if self._plan.study.searches else ():
             name = trial.user_attrs[POINT]
-            points.setdefault(name, make_point(self._plan.study, _decoded(trial.user_attrs[PARAMETERS]), name))
+            points.setdefault(name, make_point(self._plan.study, decoded(trial.user_attrs[PARAMETERS]), name))
         return list(points.values())
 
     def _wanted(self, runs: dict[Run, FrozenTrial]) -> list[tuple[Point, int]]:
@@ -265,8 +258,3 @@ def _state(runs: dict[Run, FrozenTrial], run: Run) -> TrialState | None:
 
 def _attributes(point: Point, seed: int) -> dict[str, Any]:
     return {SEED: seed, PARAMETERS: dict(point.parameters), POINT: point.name}
-
-
-def _decoded(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Returns parameters that a storage kept as JSON as they were: lists were tuples."""
-    return {field: tuple(value) if isinstance(value, list) else value for field, value in parameters.items()}

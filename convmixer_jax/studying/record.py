@@ -1,9 +1,7 @@
 """study.json: what a study is and which points it has, for whoever reads its folder; and whether two are the same.
 
-    write_json(folder / STUDY_FILE, make_record(plan, points, "5f0c..."))
-    check_same(plan, read_json(folder / STUDY_FILE), "the study in runs/studies/norms")
-
-Of each run the file trial.json, beside config.json, tells how it ended where that was not well.
+write_json(folder / STUDY_FILE, make_record(plan, points, "5f0c..."))
+check_same(plan, read_json(folder / STUDY_FILE), "the study in runs/studies/norms")
 """
 
 import json
@@ -13,17 +11,11 @@ from typing import Any
 
 from convmixer_jax.config_record import differences, read_record
 from convmixer_jax.errors import UserError
-from convmixer_jax.runs.files import write_json
+from convmixer_jax.studying.folder import workdir
 from convmixer_jax.studying.plan import Plan
 from convmixer_jax.studying.study import Point, Range, encode
 
-STUDY_FILE, TRIAL_FILE, RESULT_FILE = "study.json", "trial.json", "result.json"
 METRIC = "test_top1"  # what a report compares; nothing is chosen by it
-
-
-def workdir(folder: Path, point: str, seed: int) -> Path:
-    """Returns the workdir of a run. folder: of the study."""
-    return folder / point / f"seed-{seed}"
 
 
 def identity(plan: Plan) -> dict[str, Any]:
@@ -85,9 +77,3 @@ def _point_record(plan: Plan, point: Point) -> dict[str, Any]:
         "published": point.published,
         "seeds": list(plan.seeds),
     }
-
-
-def write_trial(run: Path, state: str, why: str, curve: Iterable[tuple[int, float]]) -> None:
-    """Writes trial.json. state: failed or pruned. curve: (step, top1 of the validation split) of all evaluations."""
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(run / TRIAL_FILE, {"state": state, "why": why, "points": [list(each) for each in curve]})

@@ -163,6 +163,11 @@ def encode(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, tuple | list) else value
 
 
+def decoded(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns parameters that were kept as JSON as they were before: lists were tuples."""
+    return {field: tuple(value) if isinstance(value, list) else value for field, value in parameters.items()}
+
+
 def rounded(value: Any) -> Any:
     """Returns a sampled number as it is used: to DIGITS significant ones."""
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

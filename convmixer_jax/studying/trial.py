@@ -21,7 +21,7 @@ from typing import Any
 
 from convmixer_jax.errors import ExitCode, UserError
 from convmixer_jax.runs.files import read_json
-from convmixer_jax.studying.record import RESULT_FILE, TRIAL_FILE
+from convmixer_jax.studying.folder import FAILED, RESULT_FILE, TRIAL_FILE
 from convmixer_jax.studying.storage import is_held
 
 PACKAGE_FOLDER = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ MAIN: tuple[str, ...] = (sys.executable, "-m", "convmixer_jax.main")
 MOST_STARTS = 20  # of a run that ends each time with the request to be begun again
 IN_USE = " is in use by "  # by what main says where another process trains in the workdir
 AGAIN = (ExitCode.STOPPED, ExitCode.STUCK)
-COMPLETE, FAILED, STOPPED = "complete", "failed", "stopped"
+COMPLETE, STOPPED = "complete", "stopped"  # and FAILED: how a run ends
 
 
 @dataclasses.dataclass(frozen=True)

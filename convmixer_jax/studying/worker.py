@@ -13,11 +13,11 @@ from optuna.trial import TrialState
 from convmixer_jax.errors import ExitCode
 from convmixer_jax.runs.progress import duration, show, tell
 from convmixer_jax.runs.signals import StopRequest
+from convmixer_jax.studying.folder import FAILED, PRUNED, workdir, write_trial
 from convmixer_jax.studying.plan import Plan
 from convmixer_jax.studying.queue import Claim, Counts, Queue
-from convmixer_jax.studying.record import workdir, write_trial
 from convmixer_jax.studying.storage import BEAT_SECONDS
-from convmixer_jax.studying.trial import COMPLETE, FAILED, End, Trial
+from convmixer_jax.studying.trial import COMPLETE, End, Trial
 
 LOOK_SECONDS = 0.2  # between two looks at the processes
 ASK_SECONDS = 2.0  # between two questions of an idle worker
@@ -131,11 +131,11 @@ class Worker:
             self._queue.finish(slot.claim, TrialState.COMPLETE, end.result.get("val_top1", end.result["top1"]))
             text = f"test top1 {end.result['top1']:.4f}"
         elif slot.hopeless:
-            write_trial(slot.trial.workdir, "pruned", slot.hopeless, curve)
+            write_trial(slot.trial.workdir, PRUNED, slot.hopeless, curve)
             self._queue.finish(slot.claim, TrialState.PRUNED)
             text = f"pruned ({slot.hopeless})"
         elif end.state == FAILED:
-            write_trial(slot.trial.workdir, "failed", end.why, curve)
+            write_trial(slot.trial.workdir, FAILED, end.why, curve)
             self._queue.finish(slot.claim, TrialState.FAIL)
             self._failed.append(slot.name)
             text = f"failed: {end.why}"

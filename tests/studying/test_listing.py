@@ -7,10 +7,11 @@ import pytest
 from convmixer_jax import sweep
 from convmixer_jax.runs.files import write_json
 from convmixer_jax.studying import listing
+from convmixer_jax.studying.folder import workdir
 from convmixer_jax.studying.listing import list_runs, work_of
 from convmixer_jax.studying.models import Models
 from convmixer_jax.studying.plan import make_plan
-from convmixer_jax.studying.record import make_record, workdir
+from convmixer_jax.studying.record import make_record
 from convmixer_jax.studying.study import make_point
 from tests.runs.test_ledger import line, written
 from tests.studying.conftest import GRID, search

@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 
 from convmixer_jax.config import to_plain
 from convmixer_jax.errors import RunAgainError, UserError
+from convmixer_jax.studying.folder import workdir
 from convmixer_jax.studying.queue import Counts
-from convmixer_jax.studying.record import workdir
 from convmixer_jax.studying.samplers import first_rung
 from tests.studying.conftest import GRID, search
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from convmixer_jax.studying.study import Range, Study, encode, known_points, labels, point_name, rounded
+from convmixer_jax.studying.study import Range, Study, decoded, encode, known_points, labels, point_name, rounded
 
 
 def study(**more) -> Study:
@@ -65,4 +65,5 @@ def test_what_lies_in_a_range(axis, inside, outside):
 
 def test_values_are_kept_as_optuna_can():
     assert [encode(value) for value in (3, 0.5, True, "a", ("a", "b"))] == [3, 0.5, True, "a", '["a", "b"]']
+    assert decoded({"augment.order": ["a", "b"], "model.dim": 8}) == {"augment.order": ("a", "b"), "model.dim": 8}
     assert (rounded(0.0123456), rounded(7), rounded("a")) == (0.0123, 7, "a")

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from convmixer_jax.studying import trial
-from convmixer_jax.studying.trial import COMPLETE, FAILED, STOPPED, End, Trial
+from convmixer_jax.studying.folder import FAILED
+from convmixer_jax.studying.trial import COMPLETE, STOPPED, End, Trial
 
 ARGUMENTS = ["--config=configs/digits.py", "--config.seed=0"]
 
