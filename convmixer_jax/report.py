@@ -110,14 +110,14 @@ def run(argv: Sequence[str] | None, stop: StopRequest) -> ExitCode:
     look(places)
     make_workdir(out, "--out")
     reporter, known = Reporter(data_dir), set[str]()
-    if wants_browser(flags.open):
+    browser = wants_browser(flags.open)
+    if browser or not flags.follow:  # a browser needs the page before it is followed
         write(reporter, places, out, RELOAD_SECONDS if flags.follow else None, known)
+    if browser:
         webbrowser.open((out / "report.html").resolve().as_uri())
     if flags.follow:
         follow(reporter, places, out, known, stop)
         tell(f"{stop.received.name if stop.received else 'a signal'} received: the report is up to date")
-    else:
-        write(reporter, places, out, None, known)
     for name in ("report.md", "report.html"):
         show(str(out / name))
     return ExitCode.DONE

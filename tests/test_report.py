@@ -78,7 +78,13 @@ def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, capsys, arguments,
     ("auto", ":0", True, True), ("auto", "", True, False), ("auto", ":0", False, False),
 ])  # fmt: skip
 def test_a_browser_is_opened_where_somebody_sees_it(tmp_path, monkeypatch, choice, display, terminal, opens):
-    shown = []
+    shown, written, write = [], [], report.write
+
+    def write_and_count(*arguments):
+        written.append(arguments)
+        write(*arguments)
+
+    monkeypatch.setattr(report, "write", write_and_count)
     monkeypatch.setattr(report.webbrowser, "open", shown.append)
     monkeypatch.setattr(report.sys, "platform", "linux")
     monkeypatch.setenv("DISPLAY", display)
@@ -87,6 +93,7 @@ def test_a_browser_is_opened_where_somebody_sees_it(tmp_path, monkeypatch, choic
     write_record(tmp_path / "run")
     assert report.main([str(tmp_path / "run"), "--out", str(tmp_path), "--open", choice]) == ExitCode.DONE
     assert shown == ([(tmp_path / "report.html").as_uri()] if opens else [])
+    assert len(written) == 1
 
 
 class Follower:
