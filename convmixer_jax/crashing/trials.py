@@ -171,11 +171,15 @@ class Disturbed:
         return False
 
     def _begins_again(self, codes: list[int], start: Start) -> bool:
-        """Whether the start refused to go on since all checkpoints are lost; then does as its message says."""
-        if ExitCode.USER_MISTAKE not in codes or ALL_LOST not in start.said():
+        """Whether the start refused to go on since all checkpoints are lost; then does as its message says.
+
+        One that refuses without having set any aside is no such start: it would refuse again and again.
+        """
+        aside = self.checkpoints / steps.QUARANTINE
+        if ExitCode.USER_MISTAKE not in codes or ALL_LOST not in start.said() or not aside.is_dir():
             return False
         self.check_set_aside()
-        shutil.rmtree(self.checkpoints / steps.QUARANTINE)
+        shutil.rmtree(aside)
         return True
 
     def check_set_aside(self) -> None:

@@ -10,8 +10,10 @@ from convmixer_jax.crashing.faults import FULL, SUSPENDED_A_WHILE, Happened
 from convmixer_jax.crashing.moments import Moment
 from convmixer_jax.crashing.setups import GRACE_SECONDS, SETUPS
 from convmixer_jax.crashing.starts import OverError, Starts
-from convmixer_jax.crashing.trials import Disturbed, Event, Order
+from convmixer_jax.crashing.trials import ALL_LOST, Disturbed, Event, Order
+from convmixer_jax.errors import UserError
 from convmixer_jax.runs.steps import QUARANTINE
+from convmixer_jax.training.resume import check_not_lost
 from tests.runs.test_ledger import line, written
 
 
@@ -39,6 +41,19 @@ def test_all_checkpoints_lost_is_gone_on_with_as_the_message_says(disturbed, mon
     assert disturbed.go_on()
     assert (disturbed.trial.starts, disturbed.trial.problems) == (2, [])
     assert not (disturbed.checkpoints / QUARANTINE).exists()
+
+
+def test_what_refuses_without_a_reason_is_a_problem(disturbed, monkeypatch):
+    program = "import sys; print('error: no checkpoint in x is good'); sys.exit(2)"
+    monkeypatch.setattr("convmixer_jax.crashing.starts.command", lambda *_: [sys.executable, "-c", program])
+    assert not disturbed.go_on()
+    assert disturbed.trial.problems == ["start 1: exit codes [2] of a start that nothing happened to"]
+
+
+def test_the_refusal_is_known_by_what_training_says(tmp_path):
+    lost = SimpleNamespace(saved=None, directory=tmp_path, lost=lambda: [tmp_path / QUARANTINE / "8-damaged"])
+    with pytest.raises(UserError, match=f"^{ALL_LOST}"):
+        check_not_lost(lost)
 
 
 def test_what_was_damaged_must_be_set_aside(disturbed):

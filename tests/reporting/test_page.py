@@ -116,7 +116,6 @@ def test_names_are_escaped(page, content):
     assert NASTY.replace("/", "⁄") in page.text
     assert len(page.of("script")) == 1
     assert "<script>alert" not in html(content, None)
-    assert all("script>alert" in text or text == "" for text in [*re.findall(r".*script>alert.*", page.text), ""])
 
 
 def test_pictures_have_words(page):

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from convmixer_jax.config import to_plain
 from convmixer_jax.errors import RunAgainError, UserError
+from convmixer_jax.studying import samplers, study
 from convmixer_jax.studying.folder import workdir
 from convmixer_jax.studying.queue import Counts
 from convmixer_jax.studying.samplers import first_rung
@@ -241,6 +242,12 @@ def test_the_hopeless_are_told_apart(open_queue):
     queue.finish(claims[1], PRUNED)
     assert queue.counts() == Counts(ended=1, running=3, left=0, refused=0)
     assert queue.claim() is None
+
+
+def test_what_a_study_may_name_is_there():
+    """Two places, since a study is checked before Optuna is imported."""
+    assert list(samplers.SAMPLERS) == list(study.SAMPLERS)
+    assert list(samplers.PRUNERS) == list(study.PRUNERS)
 
 
 @pytest.mark.parametrize("epochs, first", [(3, 1), (9, 1), (18, 2), (25, 2), (200, 22)])

@@ -77,7 +77,8 @@ def test_it_says_what_was_published(path):
 def test_a_scale_is_the_same_comparison_with_less_of_everything(path, scale):
     full, less = planned(path)[0], planned(path, scale)[0]
     assert [point.name for point in less.points] == [point.name for point in full.points]
-    assert (len(less.seeds), less.trials) < (len(full.seeds), full.trials + 1)
+    assert len(less.seeds) <= len(full.seeds)
+    assert less.trials <= full.trials
 
     def work(plan: Plan, models: Models) -> float:
         points = plan.points or [make_point(plan.study, corner(plan.study.axes))]

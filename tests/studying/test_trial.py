@@ -10,9 +10,11 @@ from collections.abc import Callable
 
 import pytest
 
+from convmixer_jax.errors import UserError
+from convmixer_jax.runs.lock import WorkdirLock
 from convmixer_jax.studying import trial
 from convmixer_jax.studying.folder import FAILED
-from convmixer_jax.studying.trial import COMPLETE, STOPPED, End, Trial
+from convmixer_jax.studying.trial import COMPLETE, IN_USE, STOPPED, End, Trial
 
 ARGUMENTS = ["--config=configs/digits.py", "--config.seed=0"]
 
@@ -123,6 +125,12 @@ def test_a_run_that_was_a_moment_late_waits_too(make, tmp_path, monkeypatch):
         until(lambda: run.look() is None and run.waits)
     assert "is in use by" in (tmp_path / "run/trial.log").read_text()
     assert until(run.look).state == COMPLETE
+
+
+def test_a_workdir_in_use_is_known_by_what_its_lock_says(tmp_path):
+    with WorkdirLock(tmp_path), pytest.raises(UserError) as told, WorkdirLock(tmp_path):
+        pass
+    assert IN_USE in str(told.value)
 
 
 def test_a_damaged_result_is_told(make, tmp_path):
