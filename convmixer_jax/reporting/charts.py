@@ -8,7 +8,7 @@ from convmixer_jax.reporting.cost_charts import cost_charts
 from convmixer_jax.reporting.curve_charts import curve_charts
 from convmixer_jax.reporting.run_charts import rate_charts, time_charts
 from convmixer_jax.reporting.sections import Section
-from convmixer_jax.reporting.shown import Chart, shown_points
+from convmixer_jax.reporting.shown import Chart, other_scores, shown_points
 
 
 def section_charts(section: Section) -> list[Chart]:
@@ -16,4 +16,5 @@ def section_charts(section: Section) -> list[Chart]:
     shown = shown_points(section)
     left_out = len(section.points) - len(shown)
     note = f" The {len(shown)} best of {len(section.points)} points." if left_out else ""
-    return [*curve_charts(shown, note), *cost_charts(shown, note), *rate_charts(shown, note), *time_charts(section)]
+    costs = cost_charts(shown, other_scores(section))
+    return [*curve_charts(shown, note), *costs, *rate_charts(shown, note), *time_charts(section)]

@@ -1,6 +1,6 @@
 """What a score costs: test top-1 against parameters, time and FLOPs, with the Pareto front.
 
-charts = cost_charts(shown_points(section), note="")
+charts = cost_charts(shown_points(section), other_scores(section))
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 MANY_TIMES = 10.0  # from the least to the most: an axis is logarithmic from here on
 
 
-def cost_charts(shown: Sequence[Shown], note: str) -> list[Chart]:
-    """Returns the scores against parameters, time and FLOPs."""
+def cost_charts(shown: Sequence[Shown], others: Sequence[tuple[dict[str, float], float]]) -> list[Chart]:
+    """Returns the scores against parameters, time and FLOPs. others: (costs, top1) of points that are mere dots.
+
+    The front is that of all points: a cheap one on it need not be among the best.
+    """
     kinds = (
         ("params", "parameters", "trainable parameters", ""),
         ("seconds", "training time", "seconds of the updates", " Times of different machines are not comparable."),
@@ -27,20 +30,25 @@ def cost_charts(shown: Sequence[Shown], note: str) -> list[Chart]:
     for name, what, label, warning in kinds:
         scored = [each for each in shown if each.point.top1[0] is not None and each.cost.get(name)]
         if len(scored) > 1:  # one point is not better than any other
+            rest = [(costs[name], 100 * top1) for costs, top1 in others if costs.get(name)]
+            note = f" Dots are the {len(rest)} points that are not among the {len(scored)} best." * bool(rest)
             bar = " over seeds, with the sample standard deviation" * any(each.point.top1[1] for each in scored)
             caption = (
                 f"At the last step{bar}. Ringed is the Pareto front: no point that costs as little is better, none as "
                 f"good costs less.{warning}{note}"
             )
-            drawing = cost_drawing(scored, name, label)
+            drawing = cost_drawing(scored, name, label, rest)
             charts.append(Chart(f"top1-by-{name}", f"Test top-1 accuracy against {what}", caption, drawing))
     return charts
 
 
-def cost_drawing(scored: Sequence[Shown], name: str, label: str) -> Callable[[Theme], "Figure"]:
-    """Returns what draws a mark for each point, and the Pareto front."""
+def cost_drawing(
+    scored: Sequence[Shown], name: str, label: str, others: Sequence[tuple[float, float]] = ()
+) -> Callable[[Theme], "Figure"]:
+    """Returns what draws a mark for each point, a dot for each (cost, percent) of others, and the Pareto front."""
     pairs = [(each.cost[name], 100 * (each.point.top1[0] or 0.0)) for each in scored]
-    front = sorted(pairs[place] for place in pareto_front(pairs))
+    everything = [*pairs, *others]
+    front = sorted(everything[place] for place in pareto_front(everything))
 
     def draw(theme: Theme) -> "Figure":
         with theme.applied():
@@ -50,6 +58,8 @@ def cost_drawing(scored: Sequence[Shown], name: str, label: str) -> Callable[[Th
                 *zip(*front, strict=True), "-", color=theme.ink, linewidth=1, marker="o", markersize=12, zorder=1,
                 markerfacecolor="none", label="Pareto front",
             )  # fmt: skip
+            if others:
+                axes.plot(*zip(*others, strict=True), ".", color=theme.ink, alpha=0.5, markersize=4, label="others")
             for each, (cost, score) in zip(scored, pairs, strict=True):
                 colour = theme.colours[each.style.colour]
                 filled = colour if each.style.line == "-" else theme.paper
@@ -57,12 +67,12 @@ def cost_drawing(scored: Sequence[Shown], name: str, label: str) -> Callable[[Th
                     cost, score, yerr=100 * (each.point.top1[1] or 0.0) or None, fmt=each.style.marker, color=colour,
                     markerfacecolor=filled, markersize=6, capsize=3, label=each.label,
                 )  # fmt: skip
-            costs = [cost for cost, _ in pairs]
+            costs = [cost for cost, _ in everything]
             scale_costs(axes, min(costs), max(costs))
             axes.margins(x=0.12, y=0.15)
             axes.set_xlabel(label)
             axes.set_ylabel("test top-1 accuracy (%)")
-            legend_below(figure, 1 + len(scored))
+            legend_below(figure, 1 + len(scored) + bool(others))
         return figure
 
     return draw

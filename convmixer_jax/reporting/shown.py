@@ -45,18 +45,34 @@ def label_of(point: Point) -> str:
     return name if len(name) <= LABEL else f"{name[: LABEL // 2 - 1]}…{name[-LABEL // 2 :]}"
 
 
+def shown_places(section: Section) -> list[int]:
+    """Returns the places of the points that charts show: all, or the MOST_POINTS best ones, in the table's order."""
+    places = range(len(section.points))
+    best = sorted(places, key=lambda place: -(section.points[place].top1[0] or -1.0))[:MOST_POINTS]
+    return sorted(best)
+
+
+def costs_at(section: Section, place: int) -> dict[str, float]:
+    """Returns what is known of a point's parameters, MFLOP of a forward pass and seconds of training."""
+    costs, seconds = section.costs[place], section.points[place].mean("step_seconds")
+    known = {"params": float(costs.params), "flops": costs.flops / 1e6} if costs else {}
+    return known | ({} if seconds is None else {"seconds": seconds})
+
+
 def shown_points(section: Section) -> list[Shown]:
-    """Returns the points that charts show: all, or the MOST_POINTS best ones, in the order of the table."""
-    points = list(zip(section.points, section.costs, strict=True))
-    if len(points) > MOST_POINTS:
-        best = sorted(range(len(points)), key=lambda place: -(points[place][0].top1[0] or -1.0))[:MOST_POINTS]
-        points = [points[place] for place in sorted(best)]
-    shown = []
-    for (point, costs), style in zip(points, styles(len(points)), strict=True):
-        cost = {"params": float(costs.params), "flops": costs.flops / 1e6} if costs else {}
-        seconds = point.mean("step_seconds")
-        shown.append(Shown(point, label_of(point), style, cost | ({} if seconds is None else {"seconds": seconds})))
-    return shown
+    """Returns the points at `shown_places`."""
+    places = shown_places(section)
+    return [
+        Shown(section.points[place], label_of(section.points[place]), style, costs_at(section, place))
+        for place, style in zip(places, styles(len(places)), strict=True)
+    ]
+
+
+def other_scores(section: Section) -> list[tuple[dict[str, float], float]]:
+    """Returns (costs, top1 from 0 to 1) of the points that charts do not show by name, as far as they have a score."""
+    places = sorted(set(range(len(section.points))) - set(shown_places(section)))
+    scores = [(costs_at(section, place), section.points[place].top1[0]) for place in places]
+    return [(costs, top1) for costs, top1 in scores if top1 is not None]
 
 
 def scale_epochs(axes: Any, most: float) -> None:

@@ -121,6 +121,18 @@ def test_many_points_with_long_names_are_the_best_ones(tmp_path):
     assert figure.legends[0].get_window_extent().width <= figure.bbox.width
 
 
+def test_the_front_is_that_of_all_points(tmp_path):
+    """The cheapest point is the worst: it is not among those that have a name in the chart."""
+    for number in range(MOST_POINTS + 2):
+        write_run(tmp_path / f"run-{number:02d}", 0.5 + number / 100, step_seconds=10.0 + number)
+    section = section_of(tmp_path)
+    [chart] = [chart for chart in section_charts(section) if chart.name == "top1-by-seconds"]
+    assert chart.caption.endswith(f" Dots are the 2 points that are not among the {MOST_POINTS} best.")
+    curves = lines(chart.draw(LIGHT))
+    assert [score for _, score in curves["Pareto front"]] == pytest.approx([50 + n for n in range(MOST_POINTS + 2)])
+    assert [score for _, score in curves["others"]] == pytest.approx([50, 51])
+
+
 def test_where_there_is_nothing_there_is_no_chart(tmp_path):
     write_record(tmp_path / "new")
     assert section_charts(section_of(tmp_path)) == []
