@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from convmixer_jax.command_line import DATA_DIR_HELP, data_folder, home_expanded
 from convmixer_jax.commands import Parser, end_process, run_command, start_jax
 from convmixer_jax.errors import ExitCode, UserError
-from convmixer_jax.runs.files import make_workdir
+from convmixer_jax.runs.files import NO_SPACE, make_workdir
 from convmixer_jax.runs.progress import show, tell
 from convmixer_jax.runs.signals import StopRequest
 
@@ -67,7 +67,13 @@ def write(reporter: "Reporter", places: Sequence[Path], out: Path, reload_second
 
     content = reporter.make(places)
     warn(content.warnings, known)
-    write_report(content, out, reload_seconds)
+    try:
+        write_report(content, out, reload_seconds)
+    except OSError as error:
+        if error.errno in NO_SPACE:  # told for all commands alike
+            raise
+        told = f"{error.filename} cannot be written ({error.strerror}): free its place"
+        raise UserError(f"--out {out}: {told}") from error
 
 
 def follow(reporter: "Reporter", places: Sequence[Path], out: Path, known: set[str], stop: StopRequest) -> None:

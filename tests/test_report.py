@@ -56,6 +56,7 @@ def test_damage_is_told_on_stderr_and_in_the_report(tmp_path, capsys):
     (["runs"], "--out"),
     (["--out", "out"], "RUNS_OR_STUDY"),
     (["runs", "--out", "file/below"], "--out file/below cannot be written"),
+    (["runs", "--out", "taken"], "--out taken: taken/figures cannot be written (File exists): free its place"),
     (["gs://bucket/runs", "--out", "out"], "RUNS_OR_STUDY gs://bucket/runs: a path is needed"),
     (["runs", "--out", "out", "--open", "maybe"], "maybe"),
     (["empty", "--out", "out", "--follow"], "empty holds no run"),
@@ -65,6 +66,8 @@ def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, capsys, arguments,
     write_run(tmp_path / "runs/a")
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/figures").touch()
     assert report.main(arguments) == ExitCode.USER_MISTAKE
     err = capsys.readouterr().err
     assert err.startswith("error: ")
