@@ -9,6 +9,8 @@ Nothing is computed but shapes.
 import functools
 import json
 
+from convmixer_jax.config_record import CONFIG_FILE
+from convmixer_jax.errors import UserError
 from convmixer_jax.inference.loading import run_dataset
 from convmixer_jax.reporting.workdirs import Run
 from convmixer_jax.studying.cost import Cost, model_cost
@@ -22,8 +24,13 @@ def recorded_cost(run: Run) -> Cost:
     Raises UserError where this version does not know the model or the data set.
     """
     model = {name.removeprefix(MODEL): value for name, value in run.config.items() if name.startswith(MODEL)}
-    dataset = run_dataset(run.folder, run.record, run.config)
-    return _cost(json.dumps(model), dataset.num_classes, dataset.image_shape)
+    try:
+        dataset = run_dataset(run.folder, run.record, run.config)
+        return _cost(json.dumps(model), dataset.num_classes, dataset.image_shape)
+    except UserError:
+        raise
+    except Exception as error:  # of a damaged config; flax and JAX may raise anything
+        raise UserError(f"{run.folder / CONFIG_FILE} holds no model that can be built: {error}") from error
 
 
 @functools.lru_cache(maxsize=256)  # the seeds of a point have the same model, and a report is made again and again

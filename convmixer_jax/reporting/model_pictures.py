@@ -23,6 +23,7 @@ from convmixer_jax.reporting.looks import png
 from convmixer_jax.reporting.pictures import Picture
 from convmixer_jax.reporting.summaries import number
 from convmixer_jax.reporting.workdirs import Run
+from convmixer_jax.runs.progress import printable
 from convmixer_jax.studying.folder import RESULT_FILE
 
 MOST_WORK = 2e13  # FLOPs of a pass over the test split: ten minutes on a small CPU
@@ -50,11 +51,14 @@ class ModelPictures:
 
 
 def _drawn(name: str, title: str, draw: Callable[[], tuple[bytes, str]]) -> Picture:
+    image = None
     try:
         image, caption = draw()
     except UserError as error:
-        return Picture(name, title, f"Left out: {error}", None, None)
-    return Picture(name, title, caption, image, None)
+        caption = f"Left out: {error}"
+    except Exception as error:  # of damaged files; flax, JAX and Orbax may raise anything
+        caption = f"Left out: the run cannot be read ({type(error).__name__}: {error})"
+    return Picture(name, printable(title), printable(" ".join(caption.split())), image, None)
 
 
 def kernels(subject: Subject) -> tuple[bytes, str]:

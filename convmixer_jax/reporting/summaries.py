@@ -14,9 +14,13 @@ Key = TypeVar("Key", bound=Hashable)
 
 def number(value: Any) -> float | None:
     """Returns a finite number as float; None for anything else that a file may hold, True among it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:  # JSON knows whole numbers of any size
+        return None
+    return found if math.isfinite(found) else None
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:

@@ -153,9 +153,12 @@ def _read_object(path: Path, warnings: list[str]) -> dict[str, Any]:
 def _read_result(path: Path, warnings: list[str]) -> dict[str, Any] | None:
     """Returns the result; None where there is none, or it has no score."""
     result = _read_object(path, warnings)
-    if result and number(result.get("top1")) is None:
-        warnings.append(f"{path} has no top1 that is a number: the run counts as unfinished")
-    return result if number(result.get("top1")) is not None else None
+    top1 = number(result.get("top1"))
+    if top1 is not None and 0 <= top1 <= 1:
+        return result
+    if result:
+        warnings.append(f"{path} has no top1 that is a number from 0 to 1: the run counts as unfinished")
+    return None
 
 
 def _read_rows(path: Path, warnings: list[str]) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}): {NOT_OURS}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object: {NOT_OURS}")

@@ -123,7 +123,7 @@ def parse(text: str) -> Line | None:
         seconds = {str(kind): float(value) for kind, value in fields["seconds"].items()}
         step = None if fields["step"] is None else int(fields["step"])
         line = Line(str(fields["what"]), float(fields["time"]), step, seconds)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     return line if math.isfinite(sum(seconds.values(), line.time)) else None
 

@@ -27,7 +27,7 @@ def parse_row(line: str) -> dict[str, Any] | None:
     """Returns the row of one line; None where the line is not a whole row (torn by a crash, say)."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
 

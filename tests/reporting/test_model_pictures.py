@@ -1,5 +1,6 @@
 """Kernels and confusions of a run that is done, of real weights on the real digits."""
 
+import json
 import os
 import shutil
 
@@ -83,3 +84,13 @@ def test_what_is_missing_is_told(tmp_path):
     told = drawn(write_run(tmp_path / "run"))
     assert [picture.light for picture in told.values()] == [None, None]
     assert all("has no checkpoint yet" in picture.caption for picture in told.values())
+
+
+def test_a_run_that_cannot_be_read_leaves_the_report_whole(tmp_path):
+    run = write_run(tmp_path / "run\udcff")
+    record = json.loads((run / "config.json").read_text())
+    record["config"]["dataset"] = ["digits"]
+    (run / "config.json").write_text(json.dumps(record))
+    told = drawn(run).values()
+    assert all(picture.caption.startswith("Left out: ") for picture in told)
+    assert all((picture.title + picture.caption).encode() for picture in told)  # the name of the folder is no UTF-8

@@ -63,6 +63,8 @@ DAMAGE = {
     "several": (f"{ROW}[1]\nx\n" + "{\n" * 5, 1, "lines 2, 3, 4, 5, 6 and 2 more cannot be read; the other 1 rows"),
     "bytes": (f"\udcff\n{ROW}", 1, "line 1 cannot be read"),
     "a last line that is being written": (f'{ROW}{{"step": 4, "tr', 1, None),
+    "brackets without end": (f"{'[' * 100_000}\n{ROW}", 1, "line 1 cannot be read; the other 1 rows are used"),
+    "a number beyond all floats": (ROW + ROW.replace("0.5", "1" + "0" * 400), 1, None),
     "an empty line": (f"{ROW}\n{ROW}", 2, None),
     "values that are no numbers": (
         ROW + ROW.replace("0.5", '"x"') + ROW.replace("1.0", "null") + ROW.replace("0.5", "NaN"), 1, None,
@@ -86,7 +88,9 @@ def test_of_a_damaged_file_the_readable_rows_are_used(tmp_path, content, used, w
 @pytest.mark.parametrize("name, content, told", [
     ("config.json", "{", "config.json cannot be read"),
     ("config.json", '{"config": 3}', "config.json names no config"),
-    ("result.json", '{"top1": "high"}', "result.json has no top1 that is a number: the run counts as unfinished"),
+    ("result.json", '{"top1": "high"}', "has no top1 that is a number from 0 to 1: the run counts as unfinished"),
+    ("result.json", '{"top1": 85.65}', "result.json has no top1 that is a number from 0 to 1"),
+    ("result.json", "[" * 100_000, "result.json cannot be read"),
     ("result.json", "[]", "result.json holds no JSON object"),
     ("trial.json", "no", "trial.json cannot be read"),
 ])  # fmt: skip
