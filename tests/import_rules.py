@@ -113,7 +113,7 @@ MAY_IMPORT = {
     "crashtest": ("command_line", "commands", "crashing", "errors", "measuring", "runs"),
     "studying": (
         "command_line", "commands", "config", "config_record", "config_rules", "data.datasets", "errors",
-        "models.variants", "planning.planner", "runs", "training.assembly", "training.checks",
+        "models.variants", "planning.planner", "runs", "training.assembly", "training.checks", "training.optimizers",
     ),
     "sweep": ("command_line", "commands", "errors", "runs", "studying"),
     "reporting": (

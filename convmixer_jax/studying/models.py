@@ -14,11 +14,13 @@ from typing import Any
 from convmixer_jax.command_line import data_folder
 from convmixer_jax.data.datasets import Dataset, find_dataset, split_sizes
 from convmixer_jax.errors import UserError
+from convmixer_jax.models.variants import make_model
 from convmixer_jax.studying.cost import Cost, model_cost
 from convmixer_jax.studying.plan import Plan
 from convmixer_jax.studying.study import Point
-from convmixer_jax.training.assembly import epochs_to_steps
-from convmixer_jax.training.checks import check_against_dataset, check_model
+from convmixer_jax.training.assembly import assemble_images, assemble_schedule, epochs_to_steps
+from convmixer_jax.training.checks import check_against_dataset, check_average, check_model
+from convmixer_jax.training.optimizers import make_optimizer
 
 
 class RefusedError(UserError):
@@ -71,15 +73,27 @@ class Models:
         """Raises RefusedError for a point whose fields do not fit each other, or which is beyond the budget."""
         try:
             config = self._plan.config(point)
-            check_model(config)
-            check_against_dataset(config, self.dataset(config))
-            self.images(point)
+            self._assemble(config)
         except UserError as error:
             raise RefusedError(str(error), excess=1.0) from error
         most = self._plan.most_params
         if most and self.cost(point).params > most:
             params = self.cost(point).params
             raise RefusedError(f"{params:,} parameters are more than {most:,}", excess=params / most - 1)
+
+    def _assemble(self, config: Any) -> None:
+        """Makes what a run makes before it asks for devices. Raises UserError for what it could not be made of."""
+        dataset = self.dataset(config)
+        check_model(config)
+        check_against_dataset(config, dataset)
+        check_average(config)
+        sizes = split_sizes(dataset, config.val_fraction, config.train_examples)
+        steps_per_epoch, _ = epochs_to_steps(config, sizes["train"])
+        assemble_schedule(config, steps_per_epoch)
+        assemble_images(config, dataset)
+        make_optimizer(**config.optimizer)
+        settings = config.model.to_dict() | {"ops": "reference", "mesh": None}
+        make_model(num_classes=dataset.num_classes, dtype=config.dtype, **settings)
 
     def check(self, points: Iterable[Point]) -> None:
         """Raises UserError for the first point that cannot be run."""
