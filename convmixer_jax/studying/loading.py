@@ -4,6 +4,7 @@ study = load_study(Path("studies/kernel_size.py"))
 recipe = find_recipe(study, Path("studies/kernel_size.py"))
 """
 
+import math
 import re
 import runpy
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from convmixer_jax.studying.study import FULL, PRUNERS, SAMPLERS, Range, Scale, 
 EXAMPLE = "studies/kernel_size.py"
 # Longer names are refused by file systems; the folders of a point hold its seeds.
 LONGEST_NAME = 200
+WORDS, COUNTS = ("name", "title", "source", "recipe"), ("trials", "most_params")  # parts of a study by their kind
 
 
 def load_study(file: Path) -> Study:
@@ -58,6 +60,8 @@ def find_recipe(study: Study, file: Path) -> Path:
 
 def check_study(study: Study, called: str) -> None:
     """Raises UserError, where `called` is what it calls the study, for the first thing that a study cannot have."""
+    _check_kinds(study, WORDS, str, called)
+    _check_kinds(study, COUNTS, int, called)
     if not re.fullmatch(r"\w[\w.-]*", study.name):
         raise UserError(f"{called}: name is {study.name!r}: letters, digits, _, . and - make a folder's name")
     lookup(dict.fromkeys(SAMPLERS), study.sampler, f"{called}: sampler")
@@ -75,20 +79,43 @@ def check_study(study: Study, called: str) -> None:
     _check_points(study, called)
 
 
+def _check_kinds(part: Study | Scale, names: tuple[str, ...], kind: type, called: str) -> None:
+    for name in names:
+        value = getattr(part, name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UserError(f"{called}: {name} is {value!r}: it must be of the kind {kind.__name__}")
+
+
 def _settings(study: Study, called: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yields (where it stands, fields with their values) of everything that sets fields."""
     yield "settings", study.settings
     for name, scale in study.scales.items():
         if not isinstance(scale, Scale):
             raise UserError(f"{called}: scales: {name!r} is a {type(scale).__name__}: write Scale({{field: value}})")
+        _check_kinds(scale, COUNTS, int, f"{called}: scales: {name}")
         yield f"scales: {name}", scale.settings
     for name, parameters in study.points.items():
         yield f"points: {name}", parameters
     for field, axis in study.axes.items():
+        if isinstance(axis, Range):
+            check_range(axis, f"{called}: axes: {field}")
         values = (axis.low, axis.high) if isinstance(axis, Range) else axis
         if not isinstance(values, tuple) or not values:
             raise UserError(f"{called}: axes: {field} is {axis!r}: write a tuple of values, or a Range")
         yield from (("axes", {field: value}) for value in values)
+
+
+def check_range(axis: Range, called: str) -> None:
+    """Raises UserError for numbers between which nothing can be sampled."""
+    numbers = (axis.low, axis.high, axis.step)
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        raise UserError(f"{called} is {axis}: low, high and step must be numbers")
+    if axis.low > axis.high:
+        raise UserError(f"{called} is {axis}: low must be at most high")
+    if axis.log and (axis.low <= 0 or axis.step):
+        raise UserError(f"{called} is {axis}: with log low must be above 0, and there is no step")
+    if axis.step < 0 or (axis.whole and axis.step % 1):
+        raise UserError(f"{called} is {axis}: step must be above 0, of whole numbers a whole one, or 0 for none")
 
 
 def check_field(field: str, value: Any, part: str) -> None:

@@ -26,6 +26,7 @@ FULL = "full"  # the scale that every study has: its own settings
 SEARCHES = ("random", "tpe")
 SAMPLERS = ("grid", *SEARCHES)
 PRUNERS = ("none", "asha", "hyperband")
+NEAR = 1e-8  # of a step: 0.1 + 2 * 0.1 is not 0.3
 DIGITS = 3  # significant ones of a sampled number, in the config as in the name of its point
 
 
@@ -51,8 +52,7 @@ class Range:
         if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
             return False
         steps = (value - self.low) / self.step if self.step else 0.0
-        # 0.3 is in steps of 0.1 from 0.1, although its binary fraction is not quite.
-        return self.low <= value <= self.high and math.isclose(steps, round(steps), abs_tol=1e-9)
+        return self.low <= value <= self.high and abs(steps - round(steps)) < NEAR
 
 
 # The values of a field: a tuple of all of them, or for searches a range of numbers.
