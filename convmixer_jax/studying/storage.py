@@ -166,7 +166,7 @@ def open_place(url: str, folder: Path) -> Place:
 
 def shown(url: str) -> str:
     """Returns a URL without its password."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
 
 
 def _reason(error: BaseException, url: str) -> str:

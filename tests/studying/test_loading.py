@@ -99,6 +99,10 @@ ARGUMENTS = {
         ["--storage=mysql://me:secret@localhost/x"],
         "--storage mysql://me:***@localhost/x: the package that speaks to this database is missing",
     ),
+    "a password with signs": (
+        ["--storage=mysql://me:secret/s@secret@localhost/x"],
+        "mysql://me:***@localhost/x: the pa",
+    ),
     "no URL": (["--storage=study.db"], "--storage study.db: Could not parse SQLAlchemy URL"),
 }
 
