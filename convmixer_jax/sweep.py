@@ -21,12 +21,11 @@ from pathlib import Path
 from convmixer_jax.command_line import DATA_DIR_HELP, home_expanded
 from convmixer_jax.commands import Parser, count, end_process, run_command, start_jax
 from convmixer_jax.errors import ExitCode
-from convmixer_jax.runs.files import make_workdir, read_json
+from convmixer_jax.runs.files import make_workdir
 from convmixer_jax.runs.progress import show, tell
 from convmixer_jax.runs.signals import StopRequest
-from convmixer_jax.studying.folder import STUDY_FILE
 from convmixer_jax.studying.plan import Plan, make_plan
-from convmixer_jax.studying.record import check_same
+from convmixer_jax.studying.record import check_runs, check_same, read_study
 from convmixer_jax.studying.study import FULL
 
 
@@ -74,7 +73,8 @@ def list_them(plan: Plan, folder: Path) -> ExitCode:
 
     models = Models(plan)
     models.check(plan.points)
-    check_same(plan, read_json(folder / STUDY_FILE) or {}, f"the study in {folder}")
+    check_same(plan, read_study(folder), f"the study in {folder}")
+    check_runs(plan, folder, plan.points)
     for line in list_runs(plan, models, folder, functools.partial(measured, plan, models)):
         show(line)
     return ExitCode.DONE

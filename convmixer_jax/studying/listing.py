@@ -20,9 +20,10 @@ from convmixer_jax.errors import UserError
 from convmixer_jax.runs.files import read_json
 from convmixer_jax.runs.ledger import DOWN, LOST, STEP, read_run
 from convmixer_jax.runs.progress import duration
-from convmixer_jax.studying.folder import FAILED, RESULT_FILE, STUDY_FILE, TRIAL_FILE, workdir
+from convmixer_jax.studying.folder import FAILED, RESULT_FILE, TRIAL_FILE, workdir
 from convmixer_jax.studying.models import Models
 from convmixer_jax.studying.plan import Plan
+from convmixer_jax.studying.record import read_study
 from convmixer_jax.studying.study import Point, decoded, make_point
 from convmixer_jax.studying.trial import environment
 
@@ -112,7 +113,7 @@ def state_of(run: Path) -> str:
 def all_points(plan: Plan, folder: Path) -> list[Point]:
     """Returns the points that are known: of the plan, and those that a search has asked for already."""
     points = {point.name: point for point in plan.points}
-    asked = (read_json(folder / STUDY_FILE) or {}).get("points", []) if plan.study.searches else []
+    asked = read_study(folder).get("points", []) if plan.study.searches else []
     for record in asked:
         point = make_point(plan.study, decoded(record["parameters"]), record["name"])
         points.setdefault(point.name, point)

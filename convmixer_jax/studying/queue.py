@@ -11,6 +11,7 @@ which all workers see. What Optuna calls a trial is a run here.
 
 import contextlib
 import dataclasses
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +21,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from convmixer_jax.errors import UserError
-from convmixer_jax.runs.files import read_json, write_json
+from convmixer_jax.runs.files import write_json
 from convmixer_jax.studying.folder import RESULT_FILE, STUDY_FILE, workdir
 from convmixer_jax.studying.models import Models, RefusedError
 from convmixer_jax.studying.plan import RECIPE, Plan
-from convmixer_jax.studying.record import check_runs, check_same, identity, make_record
+from convmixer_jax.studying.record import check_runs, check_same, identity, make_record, read_study
 from convmixer_jax.studying.samplers import PRUNERS, SAMPLERS, suggest
-from convmixer_jax.studying.storage import POINT, held, lost, open_place, put_back, told_errors
+from convmixer_jax.studying.storage import POINT, default_url, held, lost, open_place, put_back, told_errors
 from convmixer_jax.studying.study import Point, decoded, encode, make_point
 
 MOST_REFUSED = 300  # points in a row that a sampler may ask for in vain
@@ -63,12 +64,12 @@ class Queue:
         self._plan, self._models, self._folder, self._url = plan, models, folder, url
         self._exhausted = False
         with held(folder / ".lock"), told_errors(url):
-            there = read_json(folder / STUDY_FILE) or {}
+            there = read_study(folder)
             check_same(plan, there, f"the study in {folder}")
             self._place = open_place(url, folder)
             epochs = plan.config(RECIPE).epochs
             sampler, pruner = SAMPLERS[plan.study.sampler](0), PRUNERS[plan.study.pruner](epochs)
-            self._study = self._place.open_study(folder.name, sampler, pruner)
+            self._study = self._place.open_study(name_of(folder), sampler, pruner)
             self._number = self._join(there)
             check_runs(plan, folder, self._points())
             self._place.revive(self._study)
@@ -76,9 +77,11 @@ class Queue:
 
     def _join(self, there: dict[str, Any]) -> str:
         """Returns the number by which folder and storage know each other. there: what study.json holds."""
-        plan, name = self._plan, self._folder.name
+        plan, name = self._plan, name_of(self._folder)
         stored = self._study.user_attrs.get("made_with", {})
         check_same(plan, stored, f"the study {name!r} of --storage")
+        if stored and not there and (self._url == default_url(self._folder) or self._has_runs()):
+            there = stored  # study.json alone was lost
         if stored and stored["id"] != there.get("id"):
             raise UserError(
                 f"--dir {self._folder} is not where the study {name!r} of --storage has its runs: all workers share "
@@ -89,6 +92,10 @@ class Queue:
         if not stored:
             self._study.set_user_attr("made_with", identity(plan) | {"id": number})
         return number
+
+    def _has_runs(self) -> bool:
+        """Whether a run that the storage knows is in the folder."""
+        return any(workdir(self._folder, name, seed).is_dir() for name, seed in self._runs())
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -250,6 +257,11 @@ class Queue:
             open_ = sum(trial.state in (WAITING, RUNNING) for trial in firsts)
             left += unasked * len(self._plan.seeds) + open_ * (len(self._plan.seeds) - 1)
         return Counts(len(runs) - running - waiting, running, left, len(refused))
+
+
+def name_of(folder: Path) -> str:
+    """Returns what a storage calls the study in a folder, however that is named: `.`, too, has a name."""
+    return Path(os.path.abspath(folder)).name
 
 
 def _state(runs: dict[Run, FrozenTrial], run: Run) -> TrialState | None:

@@ -11,11 +11,23 @@ from typing import Any
 
 from convmixer_jax.config_record import differences, read_record
 from convmixer_jax.errors import UserError
-from convmixer_jax.studying.folder import workdir
+from convmixer_jax.runs.files import read_json
+from convmixer_jax.studying.folder import STUDY_FILE, workdir
 from convmixer_jax.studying.plan import Plan
 from convmixer_jax.studying.study import Point, Range, encode
 
 METRIC = "test_top1"  # what a report compares; nothing is chosen by it
+
+
+def read_study(folder: Path) -> dict[str, Any]:
+    """Returns what study.json holds; nothing where there is none. Raises UserError where it cannot be read."""
+    try:
+        return read_json(folder / STUDY_FILE) or {}
+    except UserError as error:
+        told = str(error).partition(": it is not as this program wrote it")[0]
+        raise UserError(
+            f"{told}: remove it, a sweep with the same --study writes it anew and keeps the runs"
+        ) from error
 
 
 def identity(plan: Plan) -> dict[str, Any]:

@@ -17,7 +17,6 @@ A file of `studies/` has a `get_study()` that returns one. Fields are dotted, as
 import dataclasses
 import itertools
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any

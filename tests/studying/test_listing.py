@@ -5,6 +5,7 @@ import json
 import pytest
 
 from convmixer_jax import sweep
+from convmixer_jax.config import to_plain
 from convmixer_jax.runs.files import write_json
 from convmixer_jax.studying import listing
 from convmixer_jax.studying.folder import workdir
@@ -13,6 +14,7 @@ from convmixer_jax.studying.models import Models
 from convmixer_jax.studying.plan import make_plan
 from convmixer_jax.studying.record import make_record
 from convmixer_jax.studying.study import make_point
+from tests.reporting.made_up import write_record, write_result
 from tests.runs.test_ledger import line, written
 from tests.studying.conftest import GRID, search
 
@@ -72,7 +74,7 @@ def test_times_from_finished_runs(listed, tmp_path, study_file):
     assert lines[4].startswith(listing.duration(120 + 2 * (100 * ratio + 20)))
 
 
-def test_what_is_done_begun_failed_and_pruned(listed, tmp_path):
+def test_what_is_done_begun_failed_and_pruned(listed, tmp_path, study_file):
     finished_run(tmp_path / "study", "kernel_size=3", 0, busy=100, rest=20)
     for seed, state in ((1, "failed"), (2, "pruned")):
         run = workdir(tmp_path / "study", "kernel_size=3", seed)
@@ -80,8 +82,10 @@ def test_what_is_done_begun_failed_and_pruned(listed, tmp_path):
         (run / "trial.json").write_text(json.dumps({"state": state}))
     begun = workdir(tmp_path / "study", "kernel_size=3", 3)
     begun.mkdir()
-    (begun / "config.json").write_text("{}")
-    lines = listed("axes={'model.kernel_size': (3,)}, seeds=(0, 1, 2, 3, 4)")
+    arguments = "axes={'model.kernel_size': (3,)}, seeds=(0, 1, 2, 3, 4)"
+    plan = make_plan(study_file(arguments))
+    write_json(begun / "config.json", {"config": to_plain(plan.config(plan.points[0]))})
+    lines = listed(arguments)
     assert lines[1].split()[4:] == ["0.5000", "failed", "pruned", "begun", "-"]
     # The failed one, the one that was begun and the last one are left.
     assert lines[3].startswith(listing.duration(3 * 120))
@@ -121,6 +125,16 @@ def test_what_is_of_other_settings_is_not_listed_as_done(listed, tmp_path, study
     write_json(tmp_path / "study/study.json", make_record(plan, plan.points, "1"))
     assert sweep.main(["--study", str(plan.file), "--dir=study", "--dry-run", "--config.epochs=2"]) == 2
     assert 'study in study was made with settings {}, not {"epochs": 2}' in capsys.readouterr().err
+
+
+def test_what_is_of_another_config_is_not_listed_as_done(listed, tmp_path, study_file, capsys):
+    """The name of a point may stay while what it means does not."""
+    run = workdir(tmp_path / "study", "mine", 0)
+    write_record(run, dataset="digits")
+    write_result(run, 0.9)
+    file = study_file("points={'mine': {'model.kernel_size': 3}}")
+    assert sweep.main(["--study", str(file), "--dir=study", "--dry-run"]) == 2
+    assert "study/mine/seed-0 was made with another config" in capsys.readouterr().err
 
 
 def test_nothing_is_made(listed, tmp_path):

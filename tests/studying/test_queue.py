@@ -4,6 +4,7 @@ import contextlib
 import gc
 import json
 import sqlite3
+from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
@@ -12,8 +13,10 @@ from convmixer_jax.config import to_plain
 from convmixer_jax.errors import RunAgainError, UserError
 from convmixer_jax.studying import samplers, study
 from convmixer_jax.studying.folder import workdir
-from convmixer_jax.studying.queue import Counts
+from convmixer_jax.studying.models import Models
+from convmixer_jax.studying.queue import Counts, Queue
 from convmixer_jax.studying.samplers import first_rung
+from convmixer_jax.studying.storage import default_url
 from tests.studying.conftest import GRID, search
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
@@ -157,8 +160,11 @@ def test_another_study_in_its_place_is_refused(open_queue, tmp_path):
     (tmp_path / "study/study.json").unlink()
     with pytest.raises(UserError, match=r"the study 'study' of --storage was made with settings"):
         open_queue(f"{GRID}, settings={{'epochs': 4}}")
+    plan, _ = open_queue(f"{GRID}, settings={{'epochs': 3}}")
+    other = tmp_path / "other/study"
+    other.mkdir(parents=True)
     with pytest.raises(UserError, match=r"all workers share one folder"):
-        open_queue(f"{GRID}, settings={{'epochs': 3}}")
+        Queue(plan, Models(plan), other, default_url(tmp_path / "study"))
 
 
 def test_runs_of_another_recipe_are_no_part_of_it(open_queue, tmp_path):
@@ -260,3 +266,26 @@ def test_a_storage_that_is_lost_is_no_mistake(open_queue, tmp_path):
     (tmp_path / "study/study.db").write_bytes(b"not any more")
     with pytest.raises(RunAgainError, match=r"--storage sqlite:///.*study.db: file is not a database"):
         queue.claim()
+
+
+@pytest.mark.parametrize("url", STORAGES)
+def test_a_lost_study_json_is_written_anew(open_queue, url, tmp_path):
+    _, queue = open_queue(GRID, url)
+    finish(queue, queue.claim(), tmp_path, 0.5)
+    file = tmp_path / "study/study.json"
+    before = file.read_text()
+    file.write_text(before[:20])
+    with pytest.raises(UserError, match=r"study\.json cannot be read .*: remove it, a sweep with the same --study"):
+        open_queue(GRID, url)
+    file.unlink()
+    _, again = open_queue(GRID, url)
+    assert file.read_text() == before
+    assert again.counts() == Counts(ended=1, running=0, left=3, refused=0)
+
+
+def test_a_folder_has_one_name_however_it_is_called(open_queue, tmp_path, monkeypatch):
+    plan, queue = open_queue(GRID)
+    monkeypatch.chdir(tmp_path / "study")
+    here = Queue(plan, Models(plan), Path(), default_url(Path()))
+    claims = [one.claim() for one in (queue, here, queue, here)]
+    assert len({name(claim) for claim in claims}) == 4
