@@ -32,7 +32,7 @@ def duration(seconds: float) -> str:
 
 def nowhere() -> TextIO:
     """Returns a stream that swallows what is written, to stand in for one that nobody reads."""
-    return open(os.devnull, "w")  # noqa: SIM115: it stays open as long as the process
+    return open(os.devnull, "w")
 
 
 def tell(line: str) -> None:

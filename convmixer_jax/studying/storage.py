@@ -29,6 +29,7 @@ from convmixer_jax.errors import RunAgainError, UserError
 from convmixer_jax.runs.lock import NO_LOCKS
 
 JOURNAL = "journal:"
+IN_MEMORY = ("sqlite://", "sqlite:///:memory:")
 POINT = "point"  # the attribute, set last, that makes a trial a run
 BEAT_SECONDS = 5  # between two signs of life
 GRACE_SECONDS = 30  # without one, after which a worker counts as gone
@@ -161,6 +162,8 @@ def open_place(url: str, folder: Path) -> Place:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     if url.startswith(JOURNAL):
         return Journal(Path(url.removeprefix(JOURNAL)).expanduser(), folder)
+    if url in IN_MEMORY:
+        raise ValueError("it is in memory, so nothing of it would be kept")
     return Database(url)
 
 

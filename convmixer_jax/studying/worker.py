@@ -167,7 +167,7 @@ class Worker:
                     stopped += end.state not in (COMPLETE, FAILED)
                     self._end(slot, end)
             time.sleep(LOOK_SECONDS)
-        tell(f"stopped: {stopped} runs are saved in {self._folder}; run the same command again to go on")
+        tell(f"stopped: {stopped} runs wait in {self._folder}; run the same command again to go on")
         return ExitCode.STOPPED
 
     def _close(self) -> ExitCode:

@@ -103,6 +103,7 @@ ARGUMENTS = {
         ["--storage=mysql://me:secret/s@secret@localhost/x"],
         "mysql://me:***@localhost/x: the pa",
     ),
+    "in memory": (["--storage=sqlite://"], "--storage sqlite://: it is in memory, so nothing of it would be kept (sq"),
     "no URL": (["--storage=study.db"], "--storage study.db: Could not parse SQLAlchemy URL"),
 }
 

@@ -93,7 +93,7 @@ def test_a_signal_stops_the_runs_and_the_same_command_goes_on(run, tmp_path):
     assert code == 75
     lines = err.splitlines()
     assert lines[-2] == "SIGTERM received: 2 runs save and stop"
-    assert lines[-1].startswith("stopped: 2 runs are saved in ")
+    assert lines[-1].startswith("stopped: 2 runs wait in ")
     saved = [int(path.read_text()) for path in sorted((tmp_path / "study").glob("*/seed-0/saved"))]
     assert all(0 < step < 5 for step in saved)
     assert not list((tmp_path / "study").glob("*/*/trial.json"))
