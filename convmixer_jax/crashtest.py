@@ -72,7 +72,7 @@ def run(argv: Sequence[str] | None) -> ExitCode:
     write_json(folder / RESULT_FILE, about | {"each": [trial.to_json() for trial in trials]})
     show(make_table(trials))
     idle = sum(not any(event.happened for event in trial.events) for trial in trials)
-    note = f" (to {idle} of them nothing happened in time)" if idle else ""
+    note = f" (to {idle} of them nothing happened)" if idle else ""
     show(f"{passed} of {len(trials)} trials passed{note}; every event is in {folder / RESULT_FILE}")
     return ExitCode.DONE if passed == len(trials) else ExitCode.CRASH
 

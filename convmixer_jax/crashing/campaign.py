@@ -116,7 +116,7 @@ class Campaign:
     def _line(self, trial: Trial, done: int) -> str:
         total = len(self.orders)
         left = duration((time.monotonic() - self._began) / done * (total - done))
-        kinds = ", ".join(event.kind + ("" if event.happened else " (too late)") for event in trial.events)
+        kinds = ", ".join(event.kind + ("" if event.happened else " (nothing happened)") for event in trial.events)
         verdict = "; ".join(trial.problems) or "as if nothing had happened"
         return (
             f"{done}/{total}: trial {trial.order.number} ({trial.order.setup}): {kinds}: {verdict} "

@@ -133,7 +133,7 @@ _STOPPED, _KILLED = frozenset({STOPPED}), frozenset({-signal.SIGKILL})
 # A second signal has its default effect; which of the two comes first is not known.
 _TWICE = frozenset({STOPPED, -signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT})
 _FULL = frozenset({DONE, ExitCode.USER_MISTAKE, UNSAVED, *LOST})
-_kill = _send([signal.SIGKILL], "update", at_most=1)
+_kill = _send([signal.SIGKILL], "saved", at_most=1)  # something to damage must be there
 
 FAULTS: dict[str, Fault] = {
     "SIGTERM": Fault(_send([signal.SIGTERM]), _STOPPED, _STOPPED),

@@ -21,12 +21,13 @@ NEAR = 0.6  # the share of the updates left within which it happens: later fault
 class Moment:
     """step: an update that has been made, None for no matter which. saving: whether a save is to have begun.
 
-    after: seconds that pass then, or since the processes handle signals.
+    after: seconds that pass then, or since the processes handle signals. saved: whether a checkpoint must be there.
     """
 
     step: int | None
     saving: bool
     after: float
+    saved: bool = False
 
     def wait(self, start: Start) -> bool:
         """Waits for it; returns False where a process of the start ends before."""
@@ -35,6 +36,8 @@ class Moment:
         if self.step is not None and not start.wait_until(lambda: (start.step() or 0) >= (self.step or 0)):
             return False
         if self.saving and not start.wait_until(start.is_saving):
+            return False
+        if self.saved and not start.wait_until(start.has_saved):
             return False
         then = time.monotonic() + self.after
         return start.wait_until(lambda: time.monotonic() >= then)
@@ -45,8 +48,8 @@ class Moment:
 
 
 def draw_moment(draws: random.Random, start: Start, saved: int, where: str = "any") -> Moment:
-    """Returns a moment of a start that goes on from update `saved`. where: "any", "save", "update"."""
+    """Returns a moment of a start that goes on from update `saved`. where: "any", "save", "saved", "update"."""
     place = draws.choices(["start-up", "update", "save"], [1, 2, 1])[0] if where == "any" else where
     after = draws.uniform(0, START_UP_S if place == "start-up" else AFTER_S)
     step = saved + int(draws.random() * NEAR * (start.setup.steps - saved))
-    return Moment(None if place == "start-up" else step, place == "save", after)
+    return Moment(None if place == "start-up" else step, place == "save", after, place == "saved")

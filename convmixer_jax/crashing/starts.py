@@ -130,12 +130,20 @@ class Start:
 
     def is_saving(self) -> bool:
         """Whether a checkpoint is being written: it has a folder, but no manifest yet."""
+        return not all(self._manifests())
+
+    def has_saved(self) -> bool:
+        """Whether there is a whole checkpoint."""
+        return any(self._manifests())
+
+    def _manifests(self) -> list[bool]:
+        """Returns of each folder of a checkpoint, finished or not, whether it has a manifest, which is written last."""
         try:
             names = os.listdir(self.workdir / "checkpoints")
         except OSError:
-            return False
+            return []
         folders = [name for name in names if name.split(".")[0].isdecimal()]
-        return not all((self.workdir / "checkpoints" / name / MANIFEST_FILE).exists() for name in folders)
+        return [(self.workdir / "checkpoints" / name / MANIFEST_FILE).exists() for name in folders]
 
 
 class Starts:

@@ -1,8 +1,10 @@
 """Faults done to small programs that stand for runs, and the verdict on how these end."""
 
+import dataclasses
 import random
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -13,6 +15,7 @@ from convmixer_jax.crashing.faults import FAULTS, Happened, wrong_codes
 from convmixer_jax.crashing.moments import Moment, draw_moment
 from convmixer_jax.crashing.setups import SETUPS
 from convmixer_jax.crashing.starts import Start
+from convmixer_jax.runs.manifest import MANIFEST_FILE
 
 # What a run's processes do with signals, and no more. It writes a file over and over, and tells where that fails.
 PROGRAM = """
@@ -194,6 +197,21 @@ def test_moments_are_drawn_everywhere(begin):
     assert any(moment.step is None for moment in moments)
     assert any(moment.saving for moment in moments)
     assert len({moment.after for moment in moments}) == 200
+
+
+def test_what_damages_a_checkpoint_waits_for_one(begin, tmp_path):
+    start = begin("alone")
+    moment = dataclasses.replace(draw_moment(random.Random(1), start, 0, "saved"), step=None)
+    assert moment.saved
+    step = start.workdir / "checkpoints/40"
+    step.mkdir(parents=True)
+    assert (start.is_saving(), start.has_saved()) == (True, False)
+    write = threading.Timer(0.3, (step / MANIFEST_FILE).touch)
+    began = time.monotonic()
+    write.start()
+    assert moment.wait(start)
+    assert time.monotonic() - began >= 0.3
+    assert (start.is_saving(), start.has_saved()) == (False, True)
 
 
 def test_damage_changes_one_file(tmp_path):
