@@ -129,7 +129,7 @@ class Loop:
             if self.step % self.config.checkpoint_every_steps == 0 or self.done or self.scores.is_best(self.step):
                 self._save()
             self.saving.look()
-        return ExitCode.DONE if self._is_saved() else ExitCode.UNSAVED
+        return ExitCode.DONE if self._is_saved() or self._saved_again() else ExitCode.UNSAVED
 
     def _evaluate_pending(self) -> None:
         """Makes the evaluations that a signal cut short, before the checkpoint that this start goes on from."""
@@ -272,6 +272,12 @@ class Loop:
         """Waits for the save under way and returns whether the current state is saved."""
         self._settle()
         return self.saving.is_saved(self.step)
+
+    def _saved_again(self) -> bool:
+        """Tries the last save once more, which no later one makes good; returns whether that worked."""
+        self.context.progress.say(f"saving step {self.step} once more")
+        self._save()
+        return self._is_saved()
 
     def _stop(self) -> ExitCode:
         """Saves the state, unless that is done or there is nothing to save yet, and waits for it."""

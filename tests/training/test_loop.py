@@ -4,6 +4,7 @@ Every run has the looped program, whatever its number: these operations are as q
 """
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -140,6 +141,27 @@ MOMENTS = {
     "evaluation of test, batch 0": (ExitCode.STOPPED, [7, 12], [14, 21, 24]),
     "save of step 24": (ExitCode.DONE, [7, 14, 21, 24], []),  # the last: nothing is left to go on with
 }
+
+
+def test_a_last_save_that_fails_is_made_once_more(tmp_path, monkeypatch, capsys):
+    """The disk is full for one save: that of the last step, after which none would come."""
+    disk_usage, full = shutil.disk_usage, []
+
+    def now_and_then(path):
+        usage = disk_usage(path)
+        if ended and not full:
+            full.append(path)
+            return usage._replace(free=0)
+        return usage
+
+    ended: list[str] = []
+    monkeypatch.setattr(shutil, "disk_usage", now_and_then)
+    last = run(tmp_path, 8, doing=lambda what: ended.append(what) if what == "save of step 24" else None)
+    assert (last.code, len(full)) == (ExitCode.DONE, 1)
+    assert (tmp_path / "checkpoints/24").is_dir()
+    told = capsys.readouterr().err
+    assert told.count("warning: checkpoint 24 could not be saved: too little space in ") == 1
+    assert told.count("saving step 24 once more") == 1
 
 
 @pytest.mark.slow
