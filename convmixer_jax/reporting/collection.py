@@ -147,12 +147,19 @@ def read_study(folder: Path) -> Study:
 
 
 def collect(places: Sequence[Path]) -> Collection:
-    """Returns everything below the places. Raises UserError for one without any run, and for a study.json that is none.
+    """Returns everything below the places. Raises UserError for one without any run or study that can be read.
 
-    What else cannot be read is in the warnings.
+    What else cannot be read is in the warnings; runs of such a study are shown as runs of none.
     """
     folders, runs = look(places)
-    studies = [read_study(folder) for folder in folders]
+    studies, warnings = [], []
+    for folder in folders:
+        try:
+            studies.append(read_study(folder))
+        except UserError as error:
+            if folder in places and not any(run.is_relative_to(folder) for run in runs):
+                raise
+            warnings.append(str(error))
     names = _names([*(study.folder for study in studies), *runs])
     points: list[Point] = []
     taken: set[Path] = set()
@@ -164,7 +171,7 @@ def collect(places: Sequence[Path]) -> Collection:
     for folder in runs:
         if folder.resolve() not in taken:
             points.append(_lonely_point(read_run(folder, names[folder]), studies))
-    warnings = [warning for point in points for run in point.runs for warning in run.warnings]
+    warnings += [warning for point in points for run in point.runs for warning in run.warnings]
     return Collection(tuple(points), tuple(studies), tuple(warnings))
 
 

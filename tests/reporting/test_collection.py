@@ -78,6 +78,21 @@ def test_a_place_without_a_run_is_refused(tmp_path, study, made, told):
         collect([study, tmp_path / "odd"])
 
 
+def test_a_study_that_cannot_be_read_leaves_the_others(tmp_path, study):
+    before = collect([tmp_path])
+    write_run(tmp_path / "odd/kernel_size=3/seed-0")
+    (tmp_path / "odd/study.json").write_text('{"points": [')
+    found = collect([tmp_path])
+    assert [point.name for point in found.points] == [
+        *(point.name for point in before.points),
+        "odd/kernel_size=3/seed-0",
+    ]
+    assert (found.points[-1].study, found.studies) == (None, before.studies)
+    (told,) = set(found.warnings) - set(before.warnings)
+    assert told.startswith(f"{tmp_path / 'odd/study.json'} cannot be read")
+    assert [run.name for run in collect([tmp_path / "odd"]).runs] == ["seed-0"]
+
+
 def test_each_data_set_has_a_section(tmp_path):
     write_run(tmp_path / "a", dataset="digits")
     write_run(tmp_path / "b", dataset="cifar10")
