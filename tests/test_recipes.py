@@ -194,8 +194,9 @@ def test_the_groups_that_are_handed_on_whole_are_those():
     as_dicts = [name for name in called if re.search(r"\bconfig\.\w+\.to_dict$", name)]
     assert sorted(name for name in starred if ".config." in f".{name}") == [
         "config.augment.random_resized_crop", "config.augment.random_resized_crop",
-        "config.mixing", "config.optimizer", "config.optimizer",
+        "config.mixing", "config.optimizer", "config.optimizer", "config.optimizer",
     ]  # fmt: skip
     assert sorted(as_dicts) == [
-        "config.augment.to_dict", "config.model.to_dict", "config.model.to_dict", "config.optimizer.to_dict",
+        "config.augment.to_dict", "config.model.to_dict", "config.model.to_dict", "config.model.to_dict",
+        "config.optimizer.to_dict",
     ]  # fmt: skip
