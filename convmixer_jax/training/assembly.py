@@ -27,7 +27,7 @@ from convmixer_jax.ops.choice import compiler_options, loops_well
 from convmixer_jax.runs.memory import memory_limit
 from convmixer_jax.training.checks import check_against_dataset, check_against_mesh, check_average, check_model
 from convmixer_jax.training.dispatch import DispatchPlan, abstract_batches, jit_dispatch, plan_dispatches
-from convmixer_jax.training.mesh import least_of_processes, make_gather, make_mesh, over_data, replicated, thread_limit
+from convmixer_jax.training.mesh import least_of_processes, make_gather, make_mesh, over_data, replicated
 from convmixer_jax.training.optimizers import make_decay, make_optimizer
 from convmixer_jax.training.prepare import Prepare, make_prepare
 from convmixer_jax.training.schedules import Schedule, ScheduleSettings, make_schedule
@@ -191,7 +191,7 @@ def assemble_steps(
     plan = plan_dispatches(
         config.steps_per_dispatch, steps_per_epoch, stacks=inputs.stack is not None, loops_well=in_loops
     )
-    options = compiler_options(ops, platform_of(mesh)) | thread_limit(mesh)
+    options = compiler_options(ops, platform_of(mesh))
     return {
         "plan": plan,
         "init_state": jax.jit(create, out_shardings=layout),

@@ -6,7 +6,6 @@ many devices (fully sharded data parallelism, arXiv 1910.02054 and 2304.11277): 
 and each device keeps its part of the gradient.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,18 +44,6 @@ def mesh_over(devices: Sequence[jax.Device], fsdp_devices: int) -> Mesh:
         axis_types=(AxisType.Auto, AxisType.Auto),
         devices=devices,
     )
-
-
-def thread_limit(mesh: Mesh, cores: int | None = None) -> dict[str, bool]:
-    """Returns what a program over the mesh is compiled with, as XLA's options: each device has one thread, or all.
-
-    cores: that the process may use; None to ask. Virtual devices of a CPU share a pool of threads. Where there is a
-    device for each core, what they split among threads besides makes them wait for each other at every sum.
-    """
-    local = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
-    virtual = local[0].platform == "cpu" and len(local) > 1
-    cores = len(os.sched_getaffinity(0)) if cores is None else cores
-    return {"xla_cpu_multi_thread_eigen": False} if virtual and len(local) >= cores else {}
 
 
 def least_of_processes(value: int | None) -> int | None:
