@@ -42,7 +42,8 @@ def aborts_explained(why: Callable[[], str | None], ending: Callable[[], str | N
     # A handler of Python's own runs later, which after an abort is never. This one runs in the thread that aborts.
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def explain(number: int) -> None:
-        signalled, reason = ending(), why()
+        signalled = ending()
+        reason = None if signalled else why()
         if signalled is None and reason is None:
             libc.signal(number, before)
             signal.raise_signal(number)  # for the handler of before, or the end of the process
