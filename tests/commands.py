@@ -4,6 +4,10 @@ from pathlib import Path
 
 from convmixer_jax.command_line import parse
 from convmixer_jax.config import to_plain
+from convmixer_jax.ops.choice import Case, choose
+
+# What `auto` takes on this machine's CPU: native, or, where there is no C++ compiler, channel_major.
+CPU_OPS, _ = choose("auto", Case("cpu", "float32", 3, (8, 8)))
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ["--config", str(ROOT / "configs/digits.py")]

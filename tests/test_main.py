@@ -21,6 +21,7 @@ from convmixer_jax.data.sources.cifar import load_cifar
 from convmixer_jax.main import main
 from convmixer_jax.runs.pictures import load_picture
 from convmixer_jax.runs.provenance import git_revision
+from tests.commands import CPU_OPS
 from tests.data.archives import SPEC, write_archive
 
 ROOT = Path(__file__).parents[1]
@@ -168,7 +169,7 @@ def test_the_result_is_of_the_last_step_on_the_test_split(run):
 
 def test_what_a_person_reads(run):
     assert run.stdout == ""
-    assert "operations: channel_major\n" in run.stderr
+    assert f"operations: {CPU_OPS}" in run.stderr
     assert "digits: 200 training images, 20 updates of 20 on 1 x cpu, from fresh weights" in run.stderr
     program = (
         "program of the updates: newly compiled in .* s, the cache of compiled programs is off; memory on each device: "

@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 
 from convmixer_jax.ops.activations import wide
 from convmixer_jax.ops.depthwise.contract import zeros_before
+from convmixer_jax.ops.layout import Fused
 
 # What XLA's CPU backend needs to sum many numbers at the speed of memory: the order of a sum may change, NaN and Inf
 # stay what they are.
@@ -100,7 +101,7 @@ class ChannelMajor:
 
     grouped: bool = True
 
-    def lacks(self, kernel_size: int, dtype: DTypeLike, map_size: tuple[int, int], platform: str) -> None:
+    def lacks(self, kernel_size: int, dtype: DTypeLike, map_size: tuple[int, int], platform: str) -> str | None:
         """See Layout: it can do everything, though nobody would want it on an accelerator."""
 
     def compiler_options(self, platform: str) -> dict[str, bool | int]:
@@ -114,6 +115,10 @@ class ChannelMajor:
     def across_devices(self) -> "ChannelMajor":
         """See Layout: all channels at once, or each group would wait for sums of its own."""
         return dataclasses.replace(self, grouped=False)
+
+    def fused(self, v: jax.Array, params: Any, settings: Any) -> Fused | None:
+        """See Layout: by the formulas."""
+        return None
 
     def embed(self, images: jax.Array, kernel: jax.Array) -> jax.Array:
         """See Layout."""

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 
 from convmixer_jax.ops.activations import wide
 from convmixer_jax.ops.depthwise.contract import Depthwise
+from convmixer_jax.ops.layout import Fused
 
 ALL_BUT_CHANNELS = (0, 1, 2)
 
@@ -39,6 +40,10 @@ class ChannelsLast:
     def across_devices(self) -> "ChannelsLast":
         """See Layout."""
         return self
+
+    def fused(self, v: jax.Array, params: Any, settings: Any) -> Fused | None:
+        """See Layout: by the formulas."""
+        return None
 
     def embed(self, images: jax.Array, kernel: jax.Array) -> jax.Array:
         """See Layout."""

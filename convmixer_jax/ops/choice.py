@@ -18,6 +18,7 @@ from convmixer_jax.ops.channel_major import ChannelMajor
 from convmixer_jax.ops.channels_last import ChannelsLast
 from convmixer_jax.ops.depthwise.implementations import IMPLEMENTATIONS
 from convmixer_jax.ops.layout import Layout
+from convmixer_jax.ops.native.layout import Native
 
 AUTO, REFERENCE = "auto", "reference"
 CHOICES = Path(__file__).with_name("choices.json")
@@ -26,8 +27,13 @@ CHOICES = Path(__file__).with_name("choices.json")
 OPS: dict[str, Layout | None] = {
     REFERENCE: None,
     "channel_major": ChannelMajor(),
+    "native": Native(),
     **{name: ChannelsLast(convolution) for name, convolution in IMPLEMENTATIONS.items()},
 }
+
+# What is taken where an implementation lacks something; of others, the reference. native needs a compiler, and knows
+# fewer shapes.
+INSTEAD = {"native": "channel_major"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,19 +77,22 @@ def quickest(case: Case) -> str:
 def choose(name: str, case: Case) -> tuple[str, str | None]:
     """Returns the implementation that runs for config.model.ops = name, and why not the one wanted, or None.
 
-    A shape that an implementation lacks takes the reference. What lacks even an easy case, the platform lacks: that
-    is a UserError, as is a `name` in no row.
+    A shape that an implementation lacks takes INSTEAD, or the reference. What lacks even an easy case, the platform
+    lacks: that is a UserError, as is a `name` in no row.
     """
     if name != AUTO:
         lookup({AUTO: None, **OPS}, name, "config.model.ops")
     wanted = quickest(case) if name == AUTO else name
     missing = lacks(wanted, case)
-    if missing and name != AUTO and lacks(wanted, Case(case.platform, "float32", 3, (32, 32))):
+    if not missing:
+        return wanted, None
+    if name != AUTO and lacks(wanted, Case(case.platform, "float32", 3, (32, 32))):
         raise UserError(
             f"config.model.ops is {name!r}: {missing}; this platform is {case.platform}, take 'auto' or "
             f"{REFERENCE!r}, which run everywhere"
         )
-    return (REFERENCE, f"{wanted}: {missing}") if missing else (wanted, None)
+    instead = INSTEAD.get(wanted, REFERENCE)
+    return REFERENCE if lacks(instead, case) else instead, f"{wanted}: {missing}"
 
 
 def compiler_options(name: str, platform: str) -> dict[str, bool | int]:

@@ -14,6 +14,18 @@ import jax
 from jax.typing import DTypeLike
 
 
+class Fused(Protocol):
+    """What `spatial.spatial` computes in one piece; arguments and results are those of spatial.py."""
+
+    def forward(self, v: jax.Array, params: Any, given: Any, keep: jax.Array | None, with_u: bool) -> Any:
+        """Returns (y, u, (moments of the entry, moments after the convolution)); u: [0] where it is not asked for."""
+
+    def backward(
+        self, grad: jax.Array, v: jax.Array, u: jax.Array, params: Any, moments: Any, keep: jax.Array | None
+    ) -> Any:
+        """Returns the gradients of v and of params."""
+
+
 class Layout(Protocol):
     """A frozen, hashable object: it is a static argument of operations.
 
@@ -31,6 +43,9 @@ class Layout(Protocol):
 
     def across_devices(self) -> "Layout":
         """Returns the layout for a part of a batch, where sums are made over devices, too."""
+
+    def fused(self, v: jax.Array, params: Any, settings: Any) -> Fused | None:
+        """Returns how `spatial` is computed in one piece; None: by its formulas, of what follows here."""
 
     def embed(self, images: jax.Array, kernel: jax.Array) -> jax.Array:
         """Returns the map of non-overlapping patches times kernel.

@@ -186,6 +186,11 @@ def spatial(
     flow to v and params; where moments are given, there are none.
     """
 
+    fused = layout.fused(v, params, settings)
+    if fused:
+        y, _, moments = fused.forward(v, params, given, keep, with_u=False)
+        return y, moments
+
     def group(v: jax.Array, params: SpatialParams, given: Any) -> tuple[jax.Array, tuple[Moments, Moments]]:
         y, _, first, second = spatial_group(v, params, given, keep, layout, settings)
         return y, (first, second)
@@ -199,19 +204,29 @@ def spatial_forward(
     """See `spatial`."""
     if given is not None:
         raise TypeError("no gradient is defined where moments are given")
-    y, u, *moments = layout.by_groups(
-        lambda v, params: spatial_group(v, params, None, keep, layout, settings), v, params
-    )
+    fused = layout.fused(v, params, settings)
+    if fused:
+        y, u, moments = fused.forward(v, params, None, keep, with_u=True)
+    else:
+        y, u, *moments = layout.by_groups(
+            lambda v, params: spatial_group(v, params, None, keep, layout, settings), v, params
+        )
     return (y, tuple(moments)), (v, u, params, tuple(moments), keep)
 
 
 def spatial_backward(layout: Layout, settings: Settings, kept: Any, grads: Any) -> Any:
     """See `spatial`."""
     v, u, params, moments, keep = kept
-    v_grad, params_grad = layout.by_groups(
-        lambda grad, v, u, params, moments: spatial_grads_group(grad, v, u, params, moments, keep, layout, settings),
-        *(grads[0], v, u, params, moments),
-    )
+    fused = layout.fused(v, params, settings)
+    if fused:
+        v_grad, params_grad = fused.backward(grads[0], v, u, params, moments, keep)
+    else:
+        v_grad, params_grad = layout.by_groups(
+            lambda grad, v, u, params, moments: spatial_grads_group(
+                grad, v, u, params, moments, keep, layout, settings
+            ),
+            *(grads[0], v, u, params, moments),
+        )
     return v_grad, params_grad, None, None if keep is None else jnp.zeros_like(keep)
 
 

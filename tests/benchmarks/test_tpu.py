@@ -12,7 +12,7 @@ from convmixer_jax.benchmarks.tpu import measure_tpu, tpu_table
 from convmixer_jax.errors import UserError
 from convmixer_jax.training.mesh import make_mesh
 from tests.benchmarks.sides import small_config, squeezed
-from tests.commands import DIGITS
+from tests.commands import CPU_OPS, DIGITS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -28,7 +28,7 @@ def test_an_update_is_compiled_for_every_chip(eight_chips):
     config.batch_size = 16
     measured = measure_tpu(config, FixedBatch(16, 4), "v5e:2x4", ["lax"])
     (row,) = measured["rows"]
-    assert (measured["chips"], measured["batch_size_per_chip"], measured["chosen"]) == (8, 2, "channel_major")
+    assert (measured["chips"], measured["batch_size_per_chip"], measured["chosen"]) == (8, 2, CPU_OPS)
     assert list(row["collectives"]) == ["all-reduce"]
     # Of 2 images, 16 patches each: stem 48 x 8, block 9 x 8 + 8 x 8, classifier 8 x 4, thrice but for the image.
     products = 2 * 2 * (3 * (16 * (48 * 8 + 136) + 32) - 16 * 48 * 8)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pytest
 import scipy.special
 
 from convmixer_jax.ops.activations import ACTIVATIONS
@@ -16,6 +17,8 @@ from convmixer_jax.ops.channel_major import ChannelMajor
 from convmixer_jax.ops.channels_last import ChannelsLast
 from convmixer_jax.ops.depthwise.implementations import IMPLEMENTATIONS
 from convmixer_jax.ops.layout import Layout
+from convmixer_jax.ops.native.layout import Native
+from convmixer_jax.ops.native.library import lacking
 from convmixer_jax.ops.spatial import Norm, Settings, SpatialParams
 
 EPSILON = 1e-3
@@ -39,7 +42,11 @@ class Order(NamedTuple):
 
 CHANNEL_MAJOR = Order(ChannelMajor(), (3, 1, 2, 0))
 CHANNELS_LAST = Order(ChannelsLast(IMPLEMENTATIONS["shifted"]), (0, 1, 2, 3))
-ORDERS = {"channel_major": CHANNEL_MAJOR, "channels_last": CHANNELS_LAST}
+NATIVE = Order(Native(), CHANNEL_MAJOR.axes)
+ORDERS = {"channel_major": CHANNEL_MAJOR, "channels_last": CHANNELS_LAST, "native": NATIVE}
+# The C++ is tested where there is a compiler, which users need not have.
+NEEDS_COMPILER = pytest.mark.skipif(lacking() is not None, reason=f"native: {lacking()}")
+ORDER_NAMES = [pytest.param(name, marks=NEEDS_COMPILER) if name == "native" else name for name in ORDERS]
 
 
 def settings(activation: str) -> Settings:

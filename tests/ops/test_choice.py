@@ -23,6 +23,8 @@ from convmixer_jax.ops.choice import (
     read_choices,
 )
 from convmixer_jax.ops.depthwise.implementations import IMPLEMENTATIONS
+from convmixer_jax.ops.native.layout import LARGEST_KERNEL
+from convmixer_jax.ops.native.library import lacking
 from convmixer_jax.training.assembly import choose_ops
 from convmixer_jax.training.mesh import make_mesh
 
@@ -94,14 +96,14 @@ def test_an_unknown_name_is_a_mistake():
 
 
 def test_every_implementation_is_a_row():
-    assert list(OPS)[:2] == ["reference", "channel_major"]
+    assert list(OPS)[:3] == ["reference", "channel_major", "native"]
     assert {name: row.convolution for name, row in OPS.items() if isinstance(row, ChannelsLast)} == IMPLEMENTATIONS
-    assert [name for name, row in OPS.items() if isinstance(row, ChannelMajor)] == ["channel_major"]
+    assert [name for name, row in OPS.items() if isinstance(row, ChannelMajor)] == ["channel_major", "native"]
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-@pytest.mark.parametrize("name", [name for name in OPS if not name.startswith("pallas")])
-def test_all_but_the_pallas_rows_can_do_every_shape(name, platform):
+@pytest.mark.parametrize("name", [name for name in OPS if name not in ("native", "pallas")])
+def test_all_but_the_compiled_rows_can_do_every_shape(name, platform):
     assert lacks(name, Case(platform, "bfloat16", 31, (224, 224))) is None
     assert choose(name, Case(platform, "bfloat16", 31, (224, 224))) == (name, None)
 
@@ -116,7 +118,9 @@ def test_the_table_names_rows_that_the_platforms_have():
     for platform, by_dtype in choices.items():
         for dtype, by_size in by_dtype.items():
             for size, name in by_size.items():
-                assert lacks(name, Case(platform, dtype, int(size), (32, 32))) is None
+                # Whether there is a compiler is another matter.
+                why = lacks(name, Case(platform, dtype, int(size), (32, 32)))
+                assert why is None or (name == "native" and why == lacking())
 
 
 def test_a_cpu_without_a_gpu_or_tpu_is_quick_in_both_dtypes():
@@ -124,15 +128,18 @@ def test_a_cpu_without_a_gpu_or_tpu_is_quick_in_both_dtypes():
     for dtype in ("float32", "bfloat16"):
         for kernel_size in range(1, 16):
             case = dataclasses.replace(CASE, dtype=dtype, kernel_size=kernel_size)
-            assert choose("auto", case) == ("channel_major", None)
+            taken, why = choose("auto", case)
+            assert taken == ("native" if lacking() is None and kernel_size <= LARGEST_KERNEL else "channel_major")
+            assert (why is None) == (taken == "native")
 
 
 @pytest.mark.parametrize("name", OPS)
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_options_of_the_compiler_and_quick_loops_are_for_one_implementation_on_one_platform(name, platform):
-    wanted = CPU_OPTIONS if (name, platform) == ("channel_major", "cpu") else {}
+def test_options_of_the_compiler_and_quick_loops_are_for_the_layout_of_one_platform(name, platform):
+    for_cpus = name in ("channel_major", "native")
+    wanted = CPU_OPTIONS if for_cpus and platform == "cpu" else {}
     assert compiler_options(name, platform) == wanted
-    assert loops_well(name, platform) == (platform != "cpu" or name == "channel_major")
+    assert loops_well(name, platform) == (platform != "cpu" or for_cpus)
 
 
 def test_the_case_of_a_run():

@@ -14,10 +14,10 @@ import pytest
 from convmixer_jax.ops.choice import compiler_options
 from convmixer_jax.ops.spatial import SpatialParams, moments_of, spatial
 from tests.ops import plain
-from tests.ops.plain import ORDERS, Case
+from tests.ops.plain import ORDER_NAMES, ORDERS, Case
 
 # What the names of `ORDERS` are in OPS.
-ROWS = {"channel_major": "channel_major", "channels_last": "shifted"}
+ROWS = {"channel_major": "channel_major", "channels_last": "shifted", "native": "native"}
 CHANNELS = 2
 CASE = Case(3, (3, 4), 32, "relu", False)
 RIGHT_TO = 1e-3  # of the variance, and of each gradient's largest value
@@ -70,7 +70,7 @@ def exact(mean: float) -> Any:
 
 
 @pytest.mark.parametrize("mean", MEANS)
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", ORDER_NAMES)
 def test_statistics_and_gradients_at_large_means(order, mean):
     moments, gradients = program(order)(*with_means(mean))
     exact_moments, exact_gradients = exact(mean)
@@ -92,7 +92,7 @@ def test_a_single_pass_without_a_shift_would_be_found_out():
     assert (np.abs(single_pass - exact_var) > 10 * RIGHT_TO * exact_var).all()
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", ORDER_NAMES)
 def test_the_variance_where_the_shift_is_as_far_off_as_it_can_be(order):
     """All that varies is the one position that the shift is taken from: it is sqrt(H W) = 16 deviations off."""
     rng = np.random.default_rng(0)
@@ -107,7 +107,7 @@ def test_the_variance_where_the_shift_is_as_far_off_as_it_can_be(order):
     np.testing.assert_allclose(found, values.astype("float64").var((0, 1, 2)), rtol=right_to)
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", ORDER_NAMES)
 @pytest.mark.parametrize("spoilt", [np.nan, np.inf])
 def test_one_number_that_is_not_finite_is_seen_in_its_channel_and_no_other(order, spoilt):
     v, params, weights = with_means(1.0)
@@ -122,7 +122,7 @@ def test_one_number_that_is_not_finite_is_seen_in_its_channel_and_no_other(order
     assert of_kernel[..., 1].all()
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", ORDER_NAMES)
 def test_two_runs_are_equal_to_the_bit(order):
     first, second = (jax.device_get(program(order)(*with_means(10.0))) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, first, second)

@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from convmixer_jax.models.convmixer import ConvMixer
 from convmixer_jax.ops.choice import OPS, REFERENCE, Case, lacks
+from convmixer_jax.ops.native.library import lacking
 from convmixer_jax.planning.program_text import read_collectives
 from convmixer_jax.training.mesh import make_mesh, over_data, replicated
 from tests.training.steps import leaves, random_variables, sent
@@ -74,10 +75,13 @@ TOLERANCES = {"float32": 2e-4, "float64": 1e-10}
 # In float32, and with the rows that differ in the depthwise convolution alone, one model says what there is to say.
 FEW = "k2 p2, odd image, ReLU"
 ON_CPU = [name for name in OPS if name != REFERENCE and not lacks(name, Case("cpu", "float32", 3, (8, 8)))]
+# Branches are drawn in the dtype of the map: float32 and float64 drop others.
+DETERMINED = [name for name, model in MODELS.items() if not model.drop_path]
 COMPARED = [
     *((name, "channel_major", "float64") for name in MODELS),
     *((FEW, ops, "float32") for ops in ON_CPU),
     ("k4, two groups", "shifted", "float32"),
+    *((name, "native", "float32") for name in DETERMINED if name != FEW and "native" in ON_CPU),
 ]
 
 
@@ -154,12 +158,19 @@ def test_every_row_is_the_reference(name, ops, dtype):
     assert min(moved) > 1e-3
 
 
+@pytest.mark.skipif("native" not in ON_CPU, reason="no C++ compiler")
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in DETERMINED])
+def test_native_drops_the_branches_that_the_formulas_drop(name):
+    found, wanted = (computed(name, ops, "float32") for ops in ("native", "channel_major"))
+    assert_close(found, wanted, 2 * TOLERANCES["float32"])
+
+
 def test_every_row_that_runs_here_is_compared():
     assert {ops for _, ops, _ in COMPARED} == set(ON_CPU)
-    assert set(OPS) - set(ON_CPU) - {REFERENCE} == {name for name in OPS if name.startswith("pallas")}
+    assert set(OPS) - set(ON_CPU) - {REFERENCE} == {"pallas"} | ({"native"} if lacking() else set())
 
 
-@pytest.mark.parametrize("ops", [name for name in OPS if name not in (*ON_CPU, REFERENCE)])
+@pytest.mark.parametrize("ops", [name for name in OPS if name.startswith("pallas")])
 def test_pallas_rows_interpreted(ops):
     assert_close(computed(FEW, ops, "float32"), computed(FEW, REFERENCE, "float64"), TOLERANCES["float32"])
 

@@ -14,7 +14,7 @@ import pytest
 
 from convmixer_jax.ops.spatial import Moments, Norm, pooled_features, product, spatial
 from tests.ops import plain
-from tests.ops.plain import CHANNEL_MAJOR, ORDERS, Case, Order
+from tests.ops.plain import CHANNEL_MAJOR, ORDER_NAMES, ORDERS, Case, Order
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -29,7 +29,11 @@ CASES = {
 # float32: sums of some hundred terms that nearly cancel below a BatchNorm, by a factor of ten to a hundred. (Of the
 # CPU's layout test_fast_math.py has float32, as users' programs compute it.)
 TOLERANCES = {"float64": 1e-7, "float32": 1e-4}
-SIDES = [("channel_major", "float64"), ("channels_last", "float32")]
+SIDES = [
+    ("channel_major", "float64"),
+    ("channels_last", "float32"),
+    pytest.param("native", "float32", marks=plain.NEEDS_COMPILER),
+]
 
 
 def assert_close(found: Any, expected: Any, tolerance: float) -> None:
@@ -93,7 +97,7 @@ def test_the_tolerances_are_tight_enough_to_see_a_kernel_that_is_off_by_a_row():
     assert np.abs(off - right).max() > 1000 * TOLERANCES["float32"] * np.abs(right).max()
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", ORDER_NAMES)
 def test_given_moments_are_normalised_with_and_have_no_gradient(order):
     case = CASES["even, dropped branches"]
     v, params, _, _ = case.arrays(CHANNELS)
@@ -150,7 +154,7 @@ def test_product(order, dtype):
     assert_close(run(dtype, with_gradients, x, kernel, weights), exact, TOLERANCES[dtype])
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", ORDER_NAMES)
 def test_bfloat16_maps_have_float32_statistics_and_gradients_of_parameters(order):
     case = CASES["even, dropped branches"]
     v, params, keep, weights = case.arrays(CHANNELS)

@@ -1,0 +1,1 @@
+"""The CPU's operations in C++, compiled on the machine that runs them."""
