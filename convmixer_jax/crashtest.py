@@ -18,7 +18,7 @@ from pathlib import Path
 from convmixer_jax.command_line import home_expanded
 from convmixer_jax.commands import Parser, count, end_process, run_command, start_jax
 from convmixer_jax.errors import ExitCode, UserError
-from convmixer_jax.measuring.machine import describe_processor, usable_cores
+from convmixer_jax.measuring.machine import usable_cores
 from convmixer_jax.runs.files import make_workdir, write_json
 from convmixer_jax.runs.progress import show, tell
 
@@ -68,7 +68,7 @@ def run(argv: Sequence[str] | None) -> ExitCode:
         tell(f"error: {error}: see what its processes said there")
         return ExitCode.CRASH
     passed = sum(not trial.problems for trial in trials)
-    about = {"trials": len(trials), "passed": passed, "seed": flags.seed} | describe_processor() | describe()
+    about = {"trials": len(trials), "passed": passed, "seed": flags.seed} | describe()
     write_json(folder / RESULT_FILE, about | {"each": [trial.to_json() for trial in trials]})
     show(make_table(trials))
     idle = sum(not any(event.happened for event in trial.events) for trial in trials)

@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "augment": ("errors",),
     "data": ("augment.boxes", "errors"),
     "runs": ("errors",),
+    "runs.provenance": ("measuring.machine",),
     "measuring": (),
     "cluster": ("errors", "runs.aborts", "runs.rendezvous"),
     # What is done with trained weights: no training is needed.
@@ -120,6 +121,11 @@ MAY_IMPORT = {
         "config", "config_record", "errors", "inference", "ledger", "runs", "studying.cost", "studying.folder",
         "studying.study",
     ),
+    "publishing": (
+        "config", "errors", "reporting.looks", "reporting.markdown", "reporting.shown", "reporting.summaries",
+        "reporting.workdirs", "runs.files", "runs.ledger", "runs.metrics_log", "runs.progress",
+    ),
+    "results": ("command_line", "commands", "errors", "publishing", "reporting.workdirs", "runs"),
     "report": ("command_line", "commands", "errors", "reporting", "runs"),
     "preparing": ("data", "errors", "runs.files", "runs.progress"),
     "prepare": ("command_line", "commands", "errors", "preparing", "runs.progress", "runs.signals"),

@@ -23,7 +23,6 @@ import numpy as np
 
 import convmixer_jax
 from convmixer_jax.errors import UserError
-from convmixer_jax.measuring.machine import describe_processor
 from convmixer_jax.runs import provenance
 
 # The line in which a run tells its start-up, and a part of it: "start-up: imports 2.1 s, data 0.4 s ... = 9.0 s".
@@ -83,7 +82,7 @@ def measure_startup(recipe_flags: Sequence[str], data_dir: Path, repetitions: in
         cache: {part: summary([start[part] for start in found[1:]]) for part in found[-1]}
         for cache, found in starts.items()
     }
-    machine = describe_processor() | provenance.describe()
+    machine = provenance.describe()
     return {"benchmark": "startup", "repetitions": repetitions, **seconds, "machine": machine}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 import convmixer_jax
+from convmixer_jax.measuring.machine import describe_processor
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_collections", "clu")
 
@@ -37,11 +38,12 @@ def versions() -> dict[str, str]:
 
 
 def describe() -> dict[str, Any]:
-    """Returns time (UTC), versions, devices, processes and git revision, as plain values."""
+    """Returns time (UTC), versions, devices, processor, cores, processes and git revision, as plain values."""
     return {
         "time": now(),
         "versions": versions(),
         "devices": [device.device_kind for device in jax.devices()],
+        **describe_processor(),
         "processes": jax.process_count(),
         "platform": platform.platform(),
         "git_revision": git_revision(),

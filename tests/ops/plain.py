@@ -42,7 +42,7 @@ class Order(NamedTuple):
 
 CHANNEL_MAJOR = Order(ChannelMajor(), (3, 1, 2, 0))
 CHANNELS_LAST = Order(ChannelsLast(IMPLEMENTATIONS["shifted"]), (0, 1, 2, 3))
-NATIVE = Order(Native(), CHANNEL_MAJOR.axes)
+NATIVE = Order(Native(least_share=0.0), CHANNEL_MAJOR.axes)
 ORDERS = {"channel_major": CHANNEL_MAJOR, "channels_last": CHANNELS_LAST, "native": NATIVE}
 # The C++ is tested where there is a compiler, which users need not have.
 NEEDS_COMPILER = pytest.mark.skipif(lacking() is not None, reason=f"native: {lacking()}")

@@ -20,6 +20,7 @@ from convmixer_jax.ops.choice import OPS, REFERENCE, Case, lacks
 from convmixer_jax.ops.native.library import lacking
 from convmixer_jax.planning.program_text import read_collectives
 from convmixer_jax.training.mesh import make_mesh, over_data, replicated
+from tests.ops import plain
 from tests.training.steps import leaves, random_variables, sent
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -83,6 +84,14 @@ COMPARED = [
     ("k4, two groups", "shifted", "float32"),
     *((name, "native", "float32") for name in DETERMINED if name != FEW and "native" in ON_CPU),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _native_with_few_examples():
+    """Else they would be left to the formulas."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(OPS, "native", plain.NATIVE.layout)
+        yield
 
 
 def batch(model: Model, dtype: str) -> tuple[np.ndarray, np.ndarray]:

@@ -103,9 +103,9 @@ def test_every_activation_at_every_size_of_its_argument(name):
     points = np.concatenate([np.linspace(-12, 12, 4801), [-1e4, -40.0, 40.0, 1e4]]).astype("float32")
     v, params, _, _ = Case(1, (1, 1), 1, name, False).arrays(len(points))
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, "float32"), params)
-    params = params._replace(kernel=Native().kernel(params.kernel))
+    params = params._replace(kernel=NATIVE.layout.kernel(params.kernel))
     map_of = NATIVE.of(points.reshape(v.shape))
-    _, (first, _) = spatial(map_of, params, None, None, Native(), plain.settings(name))
+    _, (first, _) = spatial(map_of, params, None, None, NATIVE.layout, plain.settings(name))
     # As in test_activations.py: eight roundings of max(1, |u|).
     error = 8 * 2.0**-24 * np.maximum(1, np.abs(points))
     assert (np.abs(first.mean - plain.VALUES[name](points.astype("float64"))) <= error).all()
@@ -118,17 +118,24 @@ def test_every_activation_has_a_number():
 def test_what_the_cpp_does_not_know_is_computed_by_the_formulas():
     v, params, _, _ = jax.tree.map(lambda leaf: leaf.astype("float32"), Case(3, (2, 2), 4, "gelu", False).arrays(2))
     params = params._replace(kernel=Native().kernel(params.kernel))
-    settings = plain.settings("gelu")
-    assert Native().fused(v, params, settings)
+    settings, native = plain.settings("gelu"), Native(least_share=0.0)
+    assert native.fused(v, params, settings)
     groups, devices = (
         dataclasses.replace(settings, sharing=given) for given in (Sharing(groups=2), Sharing(together=2))
     )
     larger = params._replace(kernel=np.zeros((2, 10, 10)))
     another = dataclasses.replace(settings, activation=dataclasses.replace(settings.activation, value=lambda u, _: u))
     for given in ((v, params, groups), (v, params, devices), (v, larger, settings), (v, params, another)):
-        assert Native().fused(*given) is None
-    assert Native().fused(v.astype("float64"), params, settings) is None
-    assert type(Native().across_devices()).__name__ == "ChannelMajor"
+        assert native.fused(*given) is None
+    assert native.fused(v.astype("float64"), params, settings) is None
+    assert type(native.across_devices()).__name__ == "ChannelMajor"
+
+
+@pytest.mark.parametrize("examples, fused", [(4, False), (11, False), (12, True), (16, True), (20, False), (65, True)])
+def test_idle_lanes_are_not_worth_it(examples, fused):
+    v, params, _, _ = jax.tree.map(np.float32, Case(3, (2, 2), examples, "gelu", False).arrays(2))
+    params = params._replace(kernel=Native().kernel(params.kernel))
+    assert (Native().fused(NATIVE.of(v), params, plain.settings("gelu")) is not None) == fused
 
 
 LACKING = {

@@ -11,6 +11,7 @@ import jax
 import pytest
 
 import convmixer_jax
+from convmixer_jax.measuring.machine import describe_processor
 from convmixer_jax.runs import provenance
 from convmixer_jax.runs.provenance import describe, git_revision
 
@@ -67,6 +68,7 @@ def test_the_description_is_plain_and_true():
     assert before <= datetime.datetime.fromisoformat(description["time"]) <= datetime.datetime.now(datetime.UTC)
     assert description["devices"] == [device.device_kind for device in jax.devices()]
     assert len(description["devices"]) == 8
+    assert {name: description[name] for name in ("processor", "cores")} == describe_processor()
     assert description["processes"] == 1
     assert description["platform"] == platform.platform()
     assert description["git_revision"] == git_revision()
