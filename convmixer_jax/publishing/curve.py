@@ -4,6 +4,7 @@ draw(record, folder, folder / "cifar10_fast.png")
 """
 
 import gzip
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ def draw(record: Mapping[str, Any], folder: Path, file: Path) -> bool:
     with LIGHT.applied():
         figure = new_chart()
         axes = figure.subplots()
-        for seed, points in curves.items():
+        for colour, (seed, points) in zip(itertools.cycle(LIGHT.colours), curves.items(), strict=False):
             epochs, scores = zip(*points, strict=True)
-            axes.plot(epochs, [100 * score for score in scores], linewidth=1.4, label=f"seed {seed}")
+            axes.plot(epochs, [100 * score for score in scores], color=colour, linewidth=1.4, label=f"seed {seed}")
         published = record.get("published")
         if published:
             label = f"published: {percent(published['top1'])}"

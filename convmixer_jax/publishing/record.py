@@ -106,7 +106,7 @@ def make_record(name: str, runs: Sequence[Run], published: Published | None, not
         "versions": list({json.dumps(start["versions"]): start["versions"] for start in starts}.values()),
         "data_digest": first.record.get("data_digest"),
         "metrics": [f"{name}.seed-{run.config['seed']}.metrics.jsonl.gz" for run in runs],
-        "config": first.record["config"],
+        "config": {name: value for name, value in first.record["config"].items() if name != "seed"},
     }
 
 
