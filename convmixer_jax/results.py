@@ -13,7 +13,7 @@ from pathlib import Path
 from convmixer_jax.command_line import home_expanded
 from convmixer_jax.commands import Parser, end_process, run_command
 from convmixer_jax.errors import ExitCode, UserError
-from convmixer_jax.runs.files import write_bytes
+from convmixer_jax.runs.files import NO_SPACE, write_bytes
 from convmixer_jax.runs.progress import show
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # also that of files
@@ -82,18 +82,32 @@ def add_result(flags: argparse.Namespace, folder: Path) -> None:
 def show_table(flags: argparse.Namespace, folder: Path) -> None:
     """Prints the table, and puts it into a document. Raises UserError."""
     from convmixer_jax.publishing.record import read_records
-    from convmixer_jax.publishing.table import placed, table_lines
+    from convmixer_jax.publishing.table import table_lines
 
     lines = table_lines(read_records(folder))
     for line in lines:
         show(line)
     if flags.write:
-        document = home_expanded(flags.write, "--write")
-        try:
-            text = document.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--write {document} cannot be read ({error}): name a text file") from error
-        write_bytes(document, placed(text, lines, str(document)).encode())
+        write_into(home_expanded(flags.write, "--write").resolve(), lines)
+
+
+def write_into(document: Path, lines: Sequence[str]) -> None:
+    """Puts the lines into a document, which keeps its line ends and its mode. Raises UserError."""
+    from convmixer_jax.publishing.table import placed
+
+    try:
+        text, mode = document.read_bytes().decode(), document.stat().st_mode
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--write {document} cannot be read ({error}): name a text file") from error
+    line_end = "\r\n" if "\r\n" in text else "\n"
+    changed = placed(text.replace("\r\n", "\n"), lines, str(document)).replace("\n", line_end)
+    try:
+        write_bytes(document, changed.encode())
+        document.chmod(mode)
+    except OSError as error:
+        if error.errno in NO_SPACE:  # told for all commands alike
+            raise
+        raise UserError(f"--write {document} cannot be written ({error.strerror}): free its place") from error
 
 
 def run(argv: Sequence[str] | None) -> ExitCode:
@@ -102,8 +116,11 @@ def run(argv: Sequence[str] | None) -> ExitCode:
     folder = home_expanded(flags.folder, "--folder")
     try:
         (add_result if flags.command == "add" else show_table)(flags, folder)
-    except PermissionError as error:
-        raise UserError(f"{error.filename} cannot be written ({error.strerror}): choose another --folder") from error
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise
+        told = f"--folder {folder}: {error.filename} cannot be read or written ({error.strerror})"
+        raise UserError(f"{told}: choose another one") from error
     return ExitCode.DONE
 
 

@@ -134,6 +134,10 @@ def damaged(runs: list[Path]) -> None:
     (runs[1] / "metrics.jsonl").write_text("no row\n")
 
 
+def without_evaluations(runs: list[Path]) -> None:
+    (runs[1] / "metrics.jsonl").write_text("")
+
+
 def no_run(runs: list[Path]) -> None:
     for path in runs[1].iterdir():
         path.unlink()
@@ -146,6 +150,7 @@ REFUSED = {
     same_seed: r"seed 5 is there 2 times",
     another_split: r"run-1 has no score of the test split",
     damaged: r"run-1: .*metrics.jsonl: line 1 cannot be read.*; a result is made of whole runs alone",
+    without_evaluations: r"run-1: metrics.jsonl has no evaluation of the test split",
     no_run: r"run-1 is no run's folder",
 }
 
@@ -182,11 +187,42 @@ def test_what_is_published_is_not_replaced_unasked(tmp_path, capsys):
     assert (tmp_path / "results/small.json").read_bytes() == before
 
 
+def test_what_replaces_a_result_leaves_nothing_of_it(tmp_path):
+    runs = made_runs(tmp_path)
+    add(tmp_path, runs=runs)
+    assert add(tmp_path, "--replace", runs=runs[:1]) == ExitCode.DONE
+    names = {path.name for path in (tmp_path / "results").iterdir()}
+    assert names == {"small.json", "small.png", "small.seed-7.metrics.jsonl.gz"}
+
+
+def test_a_folder_that_is_a_file(tmp_path, capsys):
+    (tmp_path / "results").write_text("")
+    assert "choose another one" in told(capsys, add(tmp_path))
+
+
+def test_a_document_keeps_its_link_its_line_ends_and_its_mode(tmp_path):
+    add(tmp_path)
+    document, link = tmp_path / "real.md", tmp_path / "link.md"
+    document.write_bytes(f"a\r\n{BEGIN}\r\n{END}\r\nb".encode())
+    document.chmod(0o600)
+    link.symlink_to(document)
+    assert main(["table", "--folder", str(tmp_path / "results"), "--write", str(link)]) == ExitCode.DONE
+    assert link.is_symlink()
+    assert document.stat().st_mode & 0o777 == 0o600
+    content = document.read_bytes()
+    assert content.count(b"\n") == content.count(b"\r\n") > 5
+
+
 SPOILT = {
     "scores": ({"top1_per_seed": [0.9]}, "is no result: its top1_per_seed and seeds"),
     "a score": ({"top1_per_seed": [0.9, 93.0, 0.9]}, "is no result: its top1_per_seed and seeds"),
     "name": ({"name": "other"}, "is no result: it has no config, or another name than its file"),
     "metrics": ({"metrics": ["gone.gz"]}, "names gone.gz, which is not there"),
+    "no metrics": ({"metrics": None}, "names metrics, which is not there"),
+    "mean": ({"top1_mean": 0.99}, "its top1_mean or top1_spread is not that of its top1_per_seed"),
+    "published": ({"published": {"top1": 93.0, "source": ""}}, "its published top1 is 93.0, not from 0 to 1"),
+    "epochs": ({"epochs": None}, "small.json is no result: a field is not as"),
+    "config": ({"config": {}}, "small.json is no result: a field is not as"),
 }
 
 

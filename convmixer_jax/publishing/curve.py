@@ -31,7 +31,7 @@ def curve_of(file: Path) -> list[tuple[float, float]]:
 def draw(record: Mapping[str, Any], folder: Path, file: Path) -> bool:
     """Writes the picture; returns whether there is one: a curve takes two evaluations. Raises OSError."""
     curves = {seed: curve_of(folder / name) for seed, name in zip(record["seeds"], record["metrics"], strict=True)}
-    if max(map(len, curves.values())) < 2:
+    if min(map(len, curves.values())) < 2:
         return False
     with LIGHT.applied():
         figure = new_chart()

@@ -41,6 +41,8 @@ def check_runs(runs: Sequence[Run]) -> None:
             raise UserError(f"{run.folder} is {run.state} ({run.why}): finish it first, main resumes it")
         if run.result is None or run.result.get("split") != "test":
             raise UserError(f"{run.folder} has no score of the test split")
+        if not run.curves.get("test"):
+            raise UserError(f"{run.folder}: {METRICS_FILE} has no evaluation of the test split: restore it")
     first = runs[0]
     for run in runs[1:]:
         fields = sorted({*first.config, *run.config} - NOT_THE_RECIPE)
@@ -102,6 +104,7 @@ def make_record(name: str, runs: Sequence[Run], published: Published | None, not
         "starts_per_seed": [len(run.starts) for run in runs],
         "images_per_sec_per_seed": [result.get("images_per_sec") for result in results],
         "hardware": list(dict.fromkeys(hardware_of(start) for start in starts)),
+        "operations": list(dict.fromkeys(start.get("operations") for start in starts)),
         "revisions": list(dict.fromkeys(start.get("git_revision") for start in starts)),
         "versions": list({json.dumps(start["versions"]): start["versions"] for start in starts}.values()),
         "data_digest": first.record.get("data_digest"),
@@ -111,8 +114,14 @@ def make_record(name: str, runs: Sequence[Run], published: Published | None, not
 
 
 def save(record: Mapping[str, Any], runs: Sequence[Run], folder: Path) -> Path:
-    """Writes the record and the runs' metrics into the folder; returns the record's file. Raises OSError."""
+    """Writes the record and the runs' metrics into the folder; returns the record's file. Raises OSError.
+
+    What the result that it replaces has left beside them goes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    stale = {path.name for path in folder.glob(f"{record['name']}.seed-*.metrics.jsonl.gz")} - set(record["metrics"])
+    for name in (*stale, f"{record['name']}.png"):
+        (folder / name).unlink(missing_ok=True)
     by_seed = {run.config["seed"]: run for run in runs}
     for seed, file in zip(record["seeds"], record["metrics"], strict=True):
         rows = (by_seed[seed].folder / METRICS_FILE).read_bytes()
@@ -138,7 +147,13 @@ def check_record(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{path} is no result: its top1_per_seed and seeds are not as `results add` wrote them")
     if record.get("name") != path.stem or not isinstance(record.get("config"), dict):
         raise UserError(f"{path} is no result: it has no config, or another name than its file")
-    missing = [name for name in record["metrics"] if not (path.parent / name).is_file()]
+    if (record.get("top1_mean"), record.get("top1_spread")) != mean_and_spread(scores or []):
+        raise UserError(f"{path} is no result: its top1_mean or top1_spread is not that of its top1_per_seed")
+    published = record.get("published")
+    if published and not 0 <= (number(published.get("top1")) or 0) <= 1:
+        raise UserError(f"{path} is no result: its published top1 is {published.get('top1')}, not from 0 to 1")
+    metrics = record.get("metrics")
+    missing = [name for name in metrics or ["metrics"] if not (path.parent / str(name)).is_file()]
     if missing:
         raise UserError(f"{path} names {missing[0]}, which is not there: restore it")
     return record

@@ -51,9 +51,17 @@ def cells(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def table_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns the lines of the table, a row for each record, and one with sources and notes for each that has some."""
+    """Returns the lines of the table, a row for each record, and one with sources and notes for each that has some.
+
+    Raises UserError for a record that lacks what a row shows.
+    """
     lines = [f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS)]
-    lines += [f"| {' | '.join(cells(record))} |" for record in records]
+    for record in records:
+        try:
+            lines.append(f"| {' | '.join(cells(record))} |")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            wrong = f"{record['name']}.json is no result: a field is not as `results add` wrote it ({error!r})"
+            raise UserError(wrong) from error
     for record in records:
         told = [f"published in {record['published']['source']}"] if record.get("published") else []
         told += [record["note"]] if record.get("note") else []

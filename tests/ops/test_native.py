@@ -6,6 +6,7 @@ whole models in test_features.py.
 
 import dataclasses
 import functools
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -215,7 +216,8 @@ def test_it_is_compiled_once_and_anew_where_a_source_changes(fresh, monkeypatch,
     targets = [library.target("spatial_forward") for _ in range(2)]
     assert targets[0] == targets[1]
     assert capfd.readouterr().err.count("compiling the operations for this processor with ") == 1
-    assert [path.stem for path in folder.iterdir()] == [targets[0].split("_")[1]]
+    (compiled,) = folder.iterdir()
+    assert compiled.name.startswith(targets[0].split("_")[1])
     sources = fresh / "sources"
     sources.mkdir()
     for path in library.FOLDER.iterdir():
@@ -224,6 +226,33 @@ def test_it_is_compiled_once_and_anew_where_a_source_changes(fresh, monkeypatch,
     monkeypatch.setattr(library, "FOLDER", sources)
     assert library.target("spatial_forward") != targets[0]
     assert len(list(folder.iterdir())) == 2
+
+
+def test_a_damaged_library_is_not_loaded_and_leftovers_go(fresh):
+    """What is loaded of a file that is cut off kills the process: half of one is made anew."""
+    folder, compiler = (
+        fresh / "native",
+        script(fresh / "cc", 'while [ "$1" != -o ]; do shift; done\necho library > "$2"'),
+    )
+    whole = library.compiled_into(folder, [str(compiler)], "key")
+    assert library.compiled_into(folder, ["no compiler is needed"], "key") == whole
+    whole.write_bytes(whole.read_bytes()[:3])
+    left, fresh_one = folder / "unfinished-old", folder / "unfinished-new"
+    for path in (left, fresh_one):
+        path.mkdir()
+    os.utime(left, (0, 0))
+    assert library.compiled_into(folder, [str(compiler)], "key") == whole
+    assert whole.read_bytes() == b"library\n"
+    assert sorted(folder.iterdir()) == sorted([whole, fresh_one])
+
+
+@pytest.mark.parametrize(
+    "command, why", [("g++ 'x", '$CXX is "g++ \'x", which is no command'), ("/", "no C++ compiler")]
+)
+def test_a_variable_that_names_no_compiler(fresh, monkeypatch, command, why):
+    monkeypatch.setenv("CXX", command)
+    monkeypatch.setenv("PATH", str(fresh))
+    assert why in library.lacking()
 
 
 @NEEDS_COMPILER

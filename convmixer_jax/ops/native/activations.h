@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <initializer_list>
+
 #include "vectors.h"
 
 // exp(x) for x <= 0, to 2 ulp; 1e-38 below -87. NaN stays NaN.

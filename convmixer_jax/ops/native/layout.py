@@ -59,7 +59,7 @@ class Native(ChannelMajor):
         alone = settings.sharing.groups == settings.sharing.together == 1
         known = v.dtype.name in DTYPES and params.kernel.shape[1] <= LARGEST_KERNEL and settings.activation in NUMBERS
         examples = v.shape[-1]
-        share = examples / (-(-examples // BLOCK) * BLOCK)
+        share = examples / (max(1, -(-examples // BLOCK)) * BLOCK)
         if not (alone and known and share >= self.least_share):
             return None
         return FusedSpatial(NUMBERS[settings.activation], settings.epsilon)

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import jax
@@ -28,6 +29,7 @@ CACHE = Path("~/.cache/convmixer_jax/native")
 COMPILERS = ("c++", "g++", "clang++")  # after $CXX
 OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread", "-w")
 OPERATIONS = ("spatial_forward", "spatial_backward")
+UNFINISHED = "unfinished-"  # begins the names of folders in which a compiler is at work
 SECONDS = 300  # after which a compiler that has not ended is given up; it takes ten
 
 
@@ -38,7 +40,10 @@ class NotCompiledError(Exception):
 def find_compiler() -> list[str]:
     """Returns the command: $CXX, which may have options, or the first of COMPILERS that there is."""
     for name in (os.environ.get("CXX", ""), *COMPILERS):
-        command = shlex.split(name)
+        try:
+            command = shlex.split(name)
+        except ValueError as error:
+            raise NotCompiledError(f"$CXX is {name!r}, which is no command: {error}") from error
         if command and shutil.which(command[0]):
             return command
     raise NotCompiledError(f"there is no C++ compiler ({', '.join(COMPILERS)}) to compile it with")
@@ -57,7 +62,7 @@ def processor() -> str:
 def run(command: list[str]) -> str:
     """Returns what a command prints; raises NotCompiledError with the first line that tells why where it fails."""
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        ended = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotCompiledError(f"{command[0]} did not run: {error}") from error
     if ended.returncode:
@@ -67,18 +72,28 @@ def run(command: list[str]) -> str:
     return ended.stdout
 
 
+def digest(content: bytes) -> str:
+    """Returns what stands for the content in a name."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def compiled_into(folder: Path, command: list[str], key: str) -> Path:
-    """Returns the library in the folder, compiled if it is not there yet."""
-    path = folder / f"{key}.so"
-    if path.is_file():
-        return path
+    """Returns the library in the folder, compiled if it is not there yet, KEY-DIGEST.so.
+
+    One whose content is not what its name says is not loaded: a part of a library would kill the process.
+    """
+    for path in folder.glob(f"{key}-*.so"):
+        if path.stem == f"{key}-{digest(path.read_bytes())}":
+            return path
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"compiling the operations for this processor with {command[0]}, once", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory(dir=folder) as unfinished:  # several processes may be about it
-        made = Path(unfinished) / path.name
+    for left in folder.glob(f"{UNFINISHED}*"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > 2 * SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+    print(f"compiling the operations for this processor with {command[0]}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as unfinished:  # several processes may be about it
+        made = Path(unfinished) / "made.so"
         run([*command, *OPTIONS, "-I", jax.ffi.include_dir(), str(SOURCE), "-o", str(made)])
-        made.replace(path)
-    return path
+        return made.replace(folder / f"{key}-{digest(made.read_bytes())}.so")
 
 
 @functools.cache
@@ -88,11 +103,12 @@ def registered() -> tuple[str, str | None]:
         command = find_compiler()
         parts = [path.read_text() for path in sorted(FOLDER.glob("*.[hc]*")) if path.suffix in (".h", ".cc")]
         parts += [*command, *OPTIONS, run([*command, "--version"]), jaxlib.__version__, processor()]
-        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        key = digest("\0".join(parts).encode())
         try:
             library = ctypes.CDLL(str(compiled_into(CACHE.expanduser(), command, key)))
         except (OSError, RuntimeError):  # a home that cannot be written or run from, or no home
-            library = ctypes.CDLL(str(compiled_into(Path(tempfile.mkdtemp()), command, key)))
+            with tempfile.TemporaryDirectory() as folder:  # what is loaded needs its file no more
+                library = ctypes.CDLL(str(compiled_into(Path(folder), command, key)))
     except NotCompiledError as error:
         return "", str(error)
     except OSError as error:
