@@ -44,17 +44,17 @@ prefix() {
 
 set -m # each process leads a group of its own: Ctrl-C reaches it once, from here
 pids=()
+exec 3>&2 2>/dev/null # bash's own words on jobs that a signal ended are source lines; the loop below tells it
 for ((index = 0; index < count; index++)); do
   if $dry_run; then
     quoted env "${variables[@]}" "${command[@]}" "--process_id=$index"
   else
     env "${variables[@]}" "${command[@]}" "--process_id=$index" \
-      > >(prefix "$index") 2> >(prefix "$index" >&2) </dev/null &
+      > >(prefix "$index") 2> >(prefix "$index" >&3) </dev/null &
     pids+=($!)
   fi
 done
 $dry_run && exit 0
-exec 3>&2 2>/dev/null # bash's own words on jobs that a signal ended are source lines; the loop below tells it
 
 forward() {
   kill "-$1" "${pids[@]}" 2>/dev/null || true
