@@ -33,6 +33,7 @@ LONGEST = (
     "test_devices.py",
     "test_local.py",
     "test_features.py",
+    "test_features_on_devices.py",
     "test_depthwise.py",
     "test_fsdp.py",
     "test_randaugment.py",

@@ -4,9 +4,7 @@ Logits of training and of evaluation, running statistics, the gradients of every
 depthwise convolution does with every kernel size is in test_depthwise.py and test_channel_major.py.
 """
 
-import dataclasses
 import functools
-from collections import Counter
 from typing import Any
 
 import jax
@@ -15,64 +13,14 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from convmixer_jax.models.convmixer import ConvMixer
 from convmixer_jax.ops.choice import OPS, REFERENCE, Case, lacks
 from convmixer_jax.ops.native.library import lacking
-from convmixer_jax.planning.program_text import read_collectives
-from convmixer_jax.training.mesh import make_mesh, over_data, replicated
-from tests.ops import plain
-from tests.training.steps import leaves, random_variables, sent
+from tests.ops.plain import NEEDS_COMPILER
+from tests.ops.whole_models import KEY, MODELS, TOLERANCES, Model, assert_close, batch, computed, variables_of
+from tests.training.steps import leaves
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "native_with_few_examples")
 
-CLASSES = 3
-KEY = functools.partial(jax.random.key, 3)
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A model and batch: kernel, patch, image, examples, depth, activation, drop_path, remat, examples in a group."""
-
-    k: int
-    p: int
-    size: tuple[int, int]
-    batch: int
-    depth: int = 1
-    activation: str = "gelu"
-    drop_path: float = 0.0
-    remat: bool = False
-    bn_group_size: int = 0
-
-    def build(self, ops: str, dtype: str, mesh: Any = None) -> ConvMixer:
-        return ConvMixer(
-            dim=4,
-            depth=self.depth,
-            patch_size=self.p,
-            kernel_size=self.k,
-            num_classes=CLASSES,
-            activation=self.activation,
-            drop_path=self.drop_path,
-            ops=ops,
-            remat=self.remat,
-            bn_group_size=self.bn_group_size,
-            mesh=mesh,
-            dtype=dtype,
-            param_dtype="float64" if dtype == "float64" else "float32",
-        )
-
-
-MODELS = {
-    "k1, odd batch": Model(1, 1, (3, 5), 65),
-    "k2 p2, odd image, ReLU": Model(2, 2, (7, 6), 2, activation="relu"),
-    "k4 p3, two blocks, dropped branches": Model(4, 3, (13, 11), 5, depth=2, drop_path=0.5),
-    "k5, larger than the map, one image": Model(5, 3, (13, 10), 1),
-    "k9 p2": Model(9, 2, (17, 11), 5),
-    "k4, two groups": Model(4, 2, (6, 7), 6, depth=2, bn_group_size=3),
-    "k3, recomputed": Model(3, 2, (6, 7), 4, drop_path=0.3, remat=True),
-}
-# Of each array's largest value: what sums of a hundred terms lose that nearly cancel below each of three to five
-# BatchNorms, by a factor of ten to a hundred each time: three digits of seven, and five of sixteen.
-TOLERANCES = {"float32": 2e-4, "float64": 1e-10}
 # In float32, and with the rows that differ in the depthwise convolution alone, one model says what there is to say.
 FEW = "k2 p2, odd image, ReLU"
 ON_CPU = [name for name in OPS if name != REFERENCE and not lacks(name, Case("cpu", "float32", 3, (8, 8)))]
@@ -84,73 +32,6 @@ COMPARED = [
     ("k4, two groups", "shifted", "float32"),
     *((name, "native", "float32") for name in DETERMINED if name != FEW and "native" in ON_CPU),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _native_with_few_examples():
-    """Else they would be left to the formulas."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(OPS, "native", plain.NATIVE.layout)
-        yield
-
-
-def batch(model: Model, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images and the weights of the logits in the scalar that is differentiated."""
-    rng = np.random.default_rng(0)
-    shapes = (model.batch, *model.size, 2), (model.batch, CLASSES)
-    images, weights = (
-        rng.normal(size=shape).astype("float64" if dtype == "float64" else "float32") for shape in shapes
-    )
-    return images, weights
-
-
-def variables_of(model: Model, dtype: str) -> dict[str, Any]:
-    images, _ = batch(model, dtype)
-    init = functools.partial(model.build(REFERENCE, dtype).init, train=False)
-    with jax.enable_x64(dtype == "float64"):
-        return random_variables(jax.eval_shape(init, KEY(), images), seed=1)
-
-
-def everything(module: ConvMixer, variables: dict[str, Any], images: Any, weights: Any) -> dict[str, Any]:
-    """Returns all that a model computes of a batch; traced."""
-    statistics = variables["batch_stats"]
-
-    def scalar(params: Any, images: Any) -> Any:
-        logits, updated = module.apply(
-            {"params": params, "batch_stats": statistics},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": KEY()},
-        )
-        return (logits.astype(weights.dtype) * weights).sum(), (logits, updated["batch_stats"])
-
-    gradients, (logits, updated) = jax.grad(scalar, argnums=(0, 1), has_aux=True)(variables["params"], images)
-    evaluated = module.apply(variables, images, train=False)
-    return {
-        "logits": logits,
-        "statistics": updated,
-        "evaluated": evaluated,
-        "gradients": gradients[0],
-        "image_gradient": gradients[1],
-    }
-
-
-@functools.cache
-def computed(name: str, ops: str, dtype: str) -> dict[str, Any]:
-    model = MODELS[name]
-    with jax.enable_x64(dtype == "float64"):
-        program = jax.jit(functools.partial(everything, model.build(ops, dtype)))
-        return jax.device_get(program(variables_of(model, dtype), *batch(model, dtype)))
-
-
-def assert_close(found: Any, expected: Any, tolerance: float, floor: float = 0.0) -> None:
-    """Asserts that each leaf is within tolerance of the largest value of the expected one, at least of `floor`."""
-    found, expected = leaves(found), leaves(expected)
-    assert found.keys() == expected.keys()
-    for name, leaf in expected.items():
-        bound = tolerance * max(np.abs(leaf).max(), floor)
-        np.testing.assert_allclose(found[name].astype("float64"), leaf, rtol=0, atol=bound, err_msg=name)
 
 
 @pytest.mark.parametrize("name, ops, dtype", COMPARED)
@@ -167,7 +48,7 @@ def test_every_row_is_the_reference(name, ops, dtype):
     assert min(moved) > 1e-3
 
 
-@pytest.mark.skipif("native" not in ON_CPU, reason="no C++ compiler")
+@NEEDS_COMPILER
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in DETERMINED])
 def test_native_drops_the_branches_that_the_formulas_drop(name):
     found, wanted = (computed(name, ops, "float32") for ops in ("native", "channel_major"))
@@ -250,68 +131,3 @@ def test_initial_variables_do_not_depend_on_the_operations(ops):
         for name in (REFERENCE, ops)
     ]
     assert programs[0] == programs[1]
-
-
-def test_eight_devices_send_sums_alone_and_compute_the_same():
-    """Statistics are of the global batch, and so is every gradient; branches are dropped as on one device."""
-    model, mesh = Model(4, 1, (3, 4), 16, drop_path=0.5), make_mesh(8, 2)
-    images, weights = batch(model, "float32")
-    variables = variables_of(model, "float32")
-    whole, split = replicated(mesh), over_data(mesh)
-    alone = jax.jit(functools.partial(everything, model.build("channel_major", "float32")))(variables, images, weights)
-    program = jax.jit(
-        functools.partial(everything, model.build("channel_major", "float32", mesh)),
-        in_shardings=(whole, split, split),
-    )
-    compiled = program.lower(variables, images, weights).compile()
-    assert {name for name, _ in sent(str(compiled.as_text()))} == {"all-reduce"}
-    given = jax.device_put((variables, images, weights), (whole, split, split))
-    assert_close(jax.device_get(compiled(*given)), jax.device_get(alone), TOLERANCES["float32"])
-
-
-# Four examples on each of 8 devices: two groups, one, and one over two devices.
-GROUPS = [(REFERENCE, 4), (REFERENCE, 8), *(("channel_major", group) for group in (2, 4, 8)), ("shifted", 2)]
-
-
-@pytest.mark.parametrize("ops, group", GROUPS)
-def test_groups_of_examples_sum_over_their_own_devices_alone(ops, group):
-    model, mesh = Model(4, 1, (3, 4), 32, drop_path=0.5, bn_group_size=group), make_mesh(8, 2)
-    images, weights = batch(model, "float32")
-    variables = variables_of(model, "float32")
-    whole, split = replicated(mesh), over_data(mesh)
-    program = jax.jit(
-        functools.partial(trained, model.build(ops, "float32", mesh)),
-        in_shardings=(whole, split, split),
-        out_shardings=(split, whole),
-    )
-    compiled = program.lower(variables, images, weights).compile()
-    sums = read_collectives(str(compiled.as_text()))
-    assert {each.kind for each in sums} == {"all-reduce"}
-    if group <= 4:
-        # Nothing but the gradients and, for the running statistics, the means over groups.
-        assert {each.group for each in sums} == {8}
-        assert sum(each.payload for each in sums) == sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
-    else:
-        assert max(Counter(each.group for each in sums).items(), key=lambda item: item[1])[0] == 2
-    given = jax.device_put((variables, images, weights), (whole, split, split))
-    assert_close(jax.device_get(compiled(*given)), trained_alone(model), TOLERANCES["float32"])
-
-
-@functools.cache
-def trained_alone(model: Model) -> Any:
-    """Returns what the reference on one device gives of `trained`; on the host."""
-    program = jax.jit(functools.partial(trained, model.build(REFERENCE, "float32")))
-    return jax.device_get(program(variables_of(model, "float32"), *batch(model, "float32")))
-
-
-def trained(module: ConvMixer, variables: dict[str, Any], images: Any, weights: Any) -> Any:
-    """Returns logits, then the new statistics and the gradients of the parameters; traced."""
-
-    def scalar(params: Any) -> Any:
-        given = variables | {"params": params}
-        rngs = {"dropout": KEY()}
-        logits, updated = module.apply(given, images, train=True, mutable=["batch_stats"], rngs=rngs)
-        return (logits * weights).sum(), (logits, updated["batch_stats"])
-
-    gradients, (logits, updated) = jax.grad(scalar, has_aux=True)(variables["params"])
-    return logits, (updated, gradients)

@@ -1,4 +1,4 @@
-"""Which examples share statistics, for batches, groups and devices. What comes of it: test_features.py."""
+"""Which examples share statistics, for batches, groups and devices. What comes of it: test_features_on_devices.py."""
 
 import pytest
 

@@ -52,7 +52,8 @@ def test_the_compiled_step_splits_the_work_and_sends_only_sums(changes):
     assert 1 / 8 <= share < 1 / 8 * 1.02
 
 
-# Of a device's 8 examples, all; slower, half of them and those of two devices. One block alone: test_features.py.
+# Of a device's 8 examples, all; slower, half of them and those of two devices. One block alone:
+# tests/ops/test_features_on_devices.py.
 GROUPS = [
     (PLAIN, 8),
     (OTHERS[0], 8),

@@ -35,7 +35,7 @@ class Native(ChannelMajor):
     """A Layout for CPUs.
 
     least_share: of lanes in use, from 0 to 1, below which the formulas are quicker, since they merge examples and rows:
-    with 4 examples, ConvMixer-768/32 made 1.57 images a second in C++ where the formulas made 2.19.
+    with 4 examples, an update of ConvMixer-768/32 took 1.08 times less than PyTorch's in C++, and 1.42 times by them.
     """
 
     least_share: float = 0.75

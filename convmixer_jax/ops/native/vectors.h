@@ -32,33 +32,27 @@ inline Vec select(IntVec mask, Vec a, Vec b) { return (Vec)(((IntVec)a & mask) |
 inline Vec load(const float* from) { return *reinterpret_cast<const Vec*>(from); }
 inline void store(float* to, Vec value) { *reinterpret_cast<Vec*>(to) = value; }
 
-// The first `lanes` values from memory, not aligned, and zeros.
+// Copies the first `lanes` values between memory, not aligned, and a vector of such values: in one move if that is all.
+template <class Value, class Values>
+void get(const Value* from, Values& to, int lanes) {
+  std::memcpy(&to, from, lanes == kLanes ? sizeof(to) : sizeof(Value) * lanes);
+}
+template <class Value, class Values>
+void put(Value* to, const Values& from, int lanes) {
+  std::memcpy(to, &from, lanes == kLanes ? sizeof(from) : sizeof(Value) * lanes);
+}
+
+// The first `lanes` values of a map, and zeros.
 inline Vec read(const Float32* from, int lanes) {
   Vec value{};
-  if (lanes == kLanes) {
-    std::memcpy(&value, from, sizeof(value));
-  } else {
-    std::memcpy(&value, from, sizeof(float) * lanes);
-  }
+  get(from, value, lanes);
   return value;
 }
 
 inline Vec read(const BFloat16* from, int lanes) {
   HalfVec bits{};
-  if (lanes == kLanes) {
-    std::memcpy(&bits, from, sizeof(bits));
-  } else {
-    std::memcpy(&bits, from, sizeof(BFloat16) * lanes);
-  }
+  get(from, bits, lanes);
   return (Vec)(__builtin_convertvector(bits, BitVec) << 16);
-}
-
-inline void write(Float32* to, Vec value, int lanes) {
-  if (lanes == kLanes) {
-    std::memcpy(to, &value, sizeof(value));
-  } else {
-    std::memcpy(to, &value, sizeof(float) * lanes);
-  }
 }
 
 // Rounded to the nearest, of two as near to the even one; NaN stays NaN.
@@ -70,14 +64,8 @@ inline HalfVec to_half(Vec value) {
   return __builtin_convertvector(((quiet & is_nan) | (rounded & ~is_nan)) >> 16, HalfVec);
 }
 
-inline void write(BFloat16* to, Vec value, int lanes) {
-  const HalfVec bits = to_half(value);
-  if (lanes == kLanes) {
-    std::memcpy(to, &bits, sizeof(bits));
-  } else {
-    std::memcpy(to, &bits, sizeof(BFloat16) * lanes);
-  }
-}
+inline void write(Float32* to, Vec value, int lanes) { put(to, value, lanes); }
+inline void write(BFloat16* to, Vec value, int lanes) { put(to, to_half(value), lanes); }
 
 // The value as it will be read again.
 template <class Map>
