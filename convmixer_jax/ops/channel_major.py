@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.layout import Layout as MemoryLayout
+from jax.experimental.layout import with_layout_constraint
 from jax.typing import DTypeLike
 
 from convmixer_jax.ops.activations import wide
@@ -52,6 +54,15 @@ def pad(x: jax.Array, before: int, after: int) -> jax.Array:
 def rows_of(x: jax.Array) -> jax.Array:
     """Returns [C, H, W, B] as [C, H, W B]: one long inner loop instead of W short ones."""
     return x.reshape(*x.shape[:2], -1)
+
+
+def in_rows(matrix: jax.Array) -> jax.Array:
+    """Returns the matrix, its rows one after the other in memory.
+
+    A transposed one may otherwise be read as it lies: XLA's quick product then packs it anew for every block, and has no
+    bfloat16 form, so that both sides become float32 copies.
+    """
+    return with_layout_constraint(matrix, MemoryLayout(major_to_minor=(0, 1)))
 
 
 def shifted(padded: jax.Array, row: int, column: int, shape: tuple[int, ...]) -> jax.Array:
@@ -126,8 +137,8 @@ class ChannelMajor:
         size, height, width = len(images), images.shape[1] // p, images.shape[2] // p
         cut = images[:, : height * p, : width * p].reshape(size, height, p, width, p, -1)
         columns = cut.transpose(2, 4, 5, 1, 3, 0).reshape(-1, height * width * size)
-        weights = kernel.reshape(-1, channels).astype(images.dtype)
-        product = lax.dot_general(weights, columns, (((0,), (0,)), ((), ())), preferred_element_type=wide(kernel).dtype)
+        weights = in_rows(kernel.reshape(-1, channels).T.astype(images.dtype))
+        product = jnp.matmul(weights, columns, preferred_element_type=wide(kernel).dtype)
         return product.reshape(channels, height, width, size).astype(images.dtype)
 
     def pool(self, x: jax.Array) -> jax.Array:
@@ -243,8 +254,8 @@ class ChannelMajor:
 
     def product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """See Layout."""
-        transposed = self.store(kernel.T.astype(x.dtype), kernel)
-        product = jnp.matmul(transposed, x.reshape(len(x), -1), preferred_element_type=wide(kernel).dtype)
+        columns = x.reshape(len(x), -1)
+        product = jnp.matmul(in_rows(kernel.T.astype(x.dtype)), columns, preferred_element_type=wide(kernel).dtype)
         return product.reshape(-1, *x.shape[1:]).astype(x.dtype)
 
     def product_grads(self, x: jax.Array, kernel: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
