@@ -19,8 +19,6 @@ from convmixer_jax.runs.signals import StopRequest
 
 def run(arguments: Arguments, stop: StopRequest, timeline: Timeline) -> ExitCode:
     """Does what is asked for."""
-    # Not in start_jax: a benchmark gives the same allocator to all that it compares.
-    keep_freed_memory()
     place = cluster.find_place(arguments.cluster, os.environ)
     with cluster.member(place, lambda: stop.ending):
         joined = functools.partial(join, place, arguments, stop) if place else None
@@ -56,6 +54,8 @@ def dispatch(argv: Sequence[str], stop: StopRequest) -> ExitCode:
 
 def main(argv: Sequence[str] | None = None) -> ExitCode:
     """Runs the command line and returns the exit code."""
+    # Here, since run_command starts a thread, and not in start_jax: a benchmark gives all that it compares one allocator.
+    keep_freed_memory()
     return run_command(lambda stop: dispatch(sys.argv if argv is None else argv, stop))
 
 

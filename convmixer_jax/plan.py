@@ -55,7 +55,6 @@ def run(argv: Sequence[str] | None) -> ExitCode:
         rest.append(f"--config.batch_size={flags.batch_size}")
     arguments = parse(["plan", *rest])
     config = arguments.config
-    keep_freed_memory()
     if flags.topology is not None:
         import jax
 
@@ -79,6 +78,7 @@ def run(argv: Sequence[str] | None) -> ExitCode:
 
 def main(argv: Sequence[str] | None = None) -> ExitCode:
     """Runs the command line; returns the exit code."""
+    keep_freed_memory()  # before there are threads, as main does
     return run_command(lambda stop: run(argv))
 
 

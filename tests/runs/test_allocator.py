@@ -57,6 +57,25 @@ def test_settings_of_the_environment_are_left_alone():
     assert number >= 32
 
 
+# A thread that exists already has a heap of its own, or lets others have one, whose large blocks are mapped each time.
+ALONE = """
+import os
+from convmixer_jax import {command}
+def keep():
+    raise SystemExit(f"threads: {{len(os.listdir('/proc/self/task'))}}")
+{command}.keep_freed_memory = keep
+{command}.main(["{command}", "--help"])
+"""
+
+
+@pytest.mark.parametrize("command", ["main", "plan"])
+def test_memory_is_kept_before_there_are_threads(command):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    code = ALONE.format(command=command)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr == "threads: 1\n"
+
+
 @pytest.mark.parametrize("answer", [None, "musl 1.2", OSError(22, "Invalid argument"), ValueError("unknown name")])
 def test_elsewhere_nothing_is_done(monkeypatch, answer):
     def confstr(name: str) -> str | None:
