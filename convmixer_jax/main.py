@@ -54,7 +54,7 @@ def dispatch(argv: Sequence[str], stop: StopRequest) -> ExitCode:
 
 def main(argv: Sequence[str] | None = None) -> ExitCode:
     """Runs the command line and returns the exit code."""
-    # Here, since run_command starts a thread, and not in start_jax: a benchmark gives all that it compares one allocator.
+    # Before run_command, which starts a thread; not in start_jax: what a benchmark compares has one allocator.
     keep_freed_memory()
     return run_command(lambda stop: dispatch(sys.argv if argv is None else argv, stop))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from convmixer_jax.errors import ExitCode
-from convmixer_jax.publishing.record import computing_seconds
+from convmixer_jax.publishing.record import computing_seconds, read_records
 from convmixer_jax.publishing.table import BEGIN, END, placed, table_lines
 from convmixer_jax.reporting.workdirs import read_run
 from convmixer_jax.results import main
@@ -47,6 +47,7 @@ def test_a_result_of_three_seeds(tmp_path, capsys):
     assert (record["top1_mean"], record["top1_spread"]) == pytest.approx((0.93, 0.03))
     assert record["published"] == {"top1": pytest.approx(0.926), "source": "the authors' README"}
     assert record["seconds_per_seed"] == [40.0, 41.0, 42.0]
+    assert record["training_seconds_per_seed"] == [30.0, 30.0, 30.0]
     assert (record["epochs"], record["updates"], record["test_images"]) == (4.0, 44, 360)
     assert record["hardware"] == ["2 x TPU v5e"]
     assert record["revisions"] == ["0123456789abcdef0123456789abcdef01234567"]
@@ -99,6 +100,13 @@ def test_the_table_has_published_scores_and_gaps_and_takes_its_place(tmp_path, c
     ]
     assert "`a`: with a \\| in it." in lines
     assert "`b`: published in the authors' README." in lines
+
+
+def test_the_table_tells_another_dtype_than_float32(tmp_path):
+    for name, dtype in {"a": "float32", "b": "bfloat16"}.items():
+        add(tmp_path, name=name, runs=[str(write_run(tmp_path / name, seed=0, dtype=dtype))])
+    models = [line.split(" | ")[1] for line in table_lines(read_records(tmp_path / "results"))[2:]]
+    assert models[1] == f"{models[0]}, bfloat16"
 
 
 def test_time_between_starts_is_not_counted(tmp_path):
@@ -247,7 +255,5 @@ def test_a_document_without_the_place(tmp_path, capsys):
 
 
 def test_the_readmes_table_is_what_the_command_makes_of_the_results():
-    from convmixer_jax.publishing.record import read_records
-
     text = (ROOT / "README.md").read_text()
     assert placed(text, table_lines(read_records(ROOT / "results")), "README.md") == text

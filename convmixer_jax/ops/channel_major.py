@@ -59,8 +59,8 @@ def rows_of(x: jax.Array) -> jax.Array:
 def in_rows(matrix: jax.Array) -> jax.Array:
     """Returns the matrix, its rows one after the other in memory.
 
-    A transposed one may otherwise be read as it lies, for which XLA's library has no bfloat16 product: both sides become
-    float32 copies.
+    A transposed one may otherwise be read as it lies, for which XLA's library has no bfloat16 product: both sides would
+    become float32 copies.
     """
     return with_layout_constraint(matrix, MemoryLayout(major_to_minor=(0, 1)))
 

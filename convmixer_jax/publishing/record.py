@@ -18,10 +18,19 @@ from convmixer_jax.errors import UserError
 from convmixer_jax.reporting.summaries import mean_and_spread, number
 from convmixer_jax.reporting.workdirs import DONE, METRICS_FILE, Run
 from convmixer_jax.runs.files import read_json, write_bytes, write_json
-from convmixer_jax.runs.ledger import DOWN
+from convmixer_jax.runs.ledger import COMPILE, DOWN, START_UP
 
 # Where a run is computed, and how often it tells: they may differ between the seeds of a result.
-NOT_THE_RECIPE = frozenset({"seed", "wandb_project", "compilation_cache", "keep_checkpoints", "checkpoint_every_steps"})
+NOT_THE_RECIPE = frozenset(
+    {
+        "seed",
+        "wandb_project",
+        "compilation_cache",
+        "keep_checkpoints",
+        "checkpoint_every_steps",
+        "steps_per_dispatch",
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,17 +77,21 @@ def hardware_of(start: Mapping[str, Any]) -> str:
     return f"{counted} ({processor}, {cores} cores)" if processor else counted
 
 
-def computing_seconds(run: Run) -> float | None:
-    """Returns the seconds of the wall clock over all starts, without the time between them; None without a ledger."""
+def computing_seconds(run: Run, apart: Sequence[str] = ()) -> float | None:
+    """Returns the seconds of the wall clock over all starts, without the time between them; None without a ledger.
+
+    apart: rows of the ledger's CATEGORIES that do not count either.
+    """
     account = run.accounts.get(0)
-    return account.wall - account.seconds[DOWN] if account else None
+    return account.wall - sum(account.seconds[kind] for kind in (DOWN, *apart)) if account else None
 
 
 def make_record(name: str, runs: Sequence[Run], published: Published | None, note: str) -> dict[str, Any]:
     """Returns what NAME.json holds. Raises UserError as `check_runs`.
 
     Accuracies are from 0 to 1, of the test split after the last update; spread is their sample standard deviation,
-    None for one seed. seconds_per_seed: see `computing_seconds`. Lists are in the order of `seeds`.
+    None for one seed. seconds_per_seed: see `computing_seconds`; training_seconds_per_seed: without compiling and
+    loading, as airbench times (github.com/KellerJordan/cifar10-airbench). Lists are in the order of `seeds`.
     """
     check_runs(runs)
     runs = sorted(runs, key=lambda run: run.config["seed"])
@@ -101,6 +114,7 @@ def make_record(name: str, runs: Sequence[Run], published: Published | None, not
         "updates": results[0].get("step"),
         "params": results[0].get("params"),
         "seconds_per_seed": [computing_seconds(run) for run in runs],
+        "training_seconds_per_seed": [computing_seconds(run, (START_UP, COMPILE)) for run in runs],
         "starts_per_seed": [len(run.starts) for run in runs],
         "images_per_sec_per_seed": [result.get("images_per_sec") for result in results],
         "hardware": list(dict.fromkeys(hardware_of(start) for start in starts)),

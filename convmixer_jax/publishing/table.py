@@ -24,7 +24,7 @@ def percent(share: float) -> str:
 
 
 def model_of(record: Mapping[str, Any]) -> str:
-    """Returns what was trained on what: "cifar10, 256/8 p2 k5, 594,186"."""
+    """Returns what was trained on what, and in which dtype: "cifar10, 256/8 p2 k5, 594,186 parameters, bfloat16"."""
     fields = fields_of(record)
     sizes = (
         f"{fields['model.dim']}/{fields['model.depth']} p{fields['model.patch_size']} k{fields['model.kernel_size']}"
@@ -32,7 +32,8 @@ def model_of(record: Mapping[str, Any]) -> str:
     variant = fields["model.variant"]
     named = sizes if variant == "convmixer" else f"{variant} {sizes}"
     params = record.get("params")
-    return f"{fields['dataset']}, {named}" + (f", {params:,} parameters" if params else "")
+    told = [fields["dataset"], named, *([f"{params:,} parameters"] if params else [])]
+    return ", ".join(told + ([fields["dtype"]] if fields["dtype"] != "float32" else []))
 
 
 def cells(record: Mapping[str, Any]) -> Iterator[str]:
