@@ -47,14 +47,14 @@ MAY_IMPORT = {
         "training.state", "training.step", "training.update",
     ),
     # Above it.
-    "training.program": ("models.variants", "ops.choice", "runs", "training.assembly", "training.capacity"),
+    "training.program": ("models.variants", "ops", "runs", "training.assembly", "training.capacity"),
     "training.result": ("runs", "training.assembly"),
     "training.given": (
         "data.datasets", "data.placing", "errors", "inference", "training.assembly", "training.state", "weights",
     ),
     "training.resume": (
         "config", "config_record", "data.datasets", "errors", "runs", "training.assembly", "training.given",
-        "training.state", "weights.converted",
+        "training.program", "training.state", "weights.converted",
     ),
     "training.run_inputs": ("data", "training.assembly", "training.mesh"),
     "training.reports": ("runs", "training.metrics"),

@@ -127,6 +127,10 @@ class ChannelMajor:
         """See Layout: all channels at once, or each group would wait for sums of its own."""
         return dataclasses.replace(self, grouped=False)
 
+    def unfused(self, examples: int, sharing: Any) -> str | None:
+        """See Layout: it has none."""
+        return None
+
     def fused(self, v: jax.Array, params: Any, settings: Any) -> Fused | None:
         """See Layout: by the formulas."""
         return None

@@ -41,6 +41,10 @@ class ChannelsLast:
         """See Layout."""
         return self
 
+    def unfused(self, examples: int, sharing: Any) -> str | None:
+        """See Layout: it has none."""
+        return None
+
     def fused(self, v: jax.Array, params: Any, settings: Any) -> Fused | None:
         """See Layout: by the formulas."""
         return None

@@ -19,6 +19,7 @@ from convmixer_jax.ops.channels_last import ChannelsLast
 from convmixer_jax.ops.depthwise.implementations import IMPLEMENTATIONS
 from convmixer_jax.ops.layout import Layout
 from convmixer_jax.ops.native.layout import Native
+from convmixer_jax.ops.sharing import Sharing
 
 AUTO, REFERENCE = "auto", "reference"
 CHOICES = Path(__file__).with_name("choices.json")
@@ -93,6 +94,13 @@ def choose(name: str, case: Case) -> tuple[str, str | None]:
         )
     instead = INSTEAD.get(wanted, REFERENCE)
     return REFERENCE if lacks(instead, case) else instead, f"{wanted}: {missing}"
+
+
+def computes_as(name: str, examples: int, sharing: Sharing) -> str | None:
+    """Returns whose formulas an implementation takes for so many examples of a device, and why, or None: its own."""
+    layout = OPS[name]
+    why = layout.unfused(examples, sharing) if layout else None
+    return f"computes as {INSTEAD[name]}: {why}" if why else None
 
 
 def compiler_options(name: str, platform: str) -> dict[str, bool | int]:

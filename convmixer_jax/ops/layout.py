@@ -44,6 +44,12 @@ class Layout(Protocol):
     def across_devices(self) -> "Layout":
         """Returns the layout for a part of a batch, where sums are made over devices, too."""
 
+    def unfused(self, examples: int, sharing: Any) -> str | None:
+        """Returns why it has no `fused` for so many examples of a device, although it has one, in a few words, or None.
+
+        sharing: a Sharing of ops/sharing.py.
+        """
+
     def fused(self, v: jax.Array, params: Any, settings: Any) -> Fused | None:
         """Returns how `spatial` is computed in one piece; None: by its formulas, of what follows here."""
 

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from convmixer_jax.models.variants import find_variant
-from convmixer_jax.ops.choice import AUTO, loops_well
+from convmixer_jax.ops.choice import AUTO, computes_as, loops_well
+from convmixer_jax.ops.sharing import share
 from convmixer_jax.runs.allocator import KeptMemory
 from convmixer_jax.runs.memory import gigabytes, host_resident_bytes
 from convmixer_jax.runs.programs import Origin
@@ -30,6 +31,15 @@ SMALL_BYTES = 500_000_000  # that a run may grow by beside its updates: an evalu
 def bytes_of(tree: Any) -> int:
     """Returns the bytes of all leaves, arrays or their shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def name_operations(experiment: Experiment) -> str:
+    """Returns the operations that updates are made with, for a person: "native", or "channel_major (native: ...)"."""
+    config, mesh = experiment.config, experiment.mesh
+    ops, why = choose_ops(config, experiment.dataset, mesh)
+    examples = config.batch_size // config.accumulate_steps
+    why = why or computes_as(ops, examples // mesh.size, share(examples, config.model.bn_group_size, mesh))
+    return f"{ops} ({why})" if why else ops
 
 
 def loop_warning(experiment: Experiment) -> str | None:

@@ -19,8 +19,9 @@ from convmixer_jax.runs.checkpoint import Checkpoints
 from convmixer_jax.runs.provenance import describe
 from convmixer_jax.runs.reading import not_verified
 from convmixer_jax.runs.steps import DamagedError
-from convmixer_jax.training.assembly import Experiment, choose_ops
+from convmixer_jax.training.assembly import Experiment
 from convmixer_jax.training.given import Given, begin_with, converted_state, read_initial
+from convmixer_jax.training.program import name_operations
 from convmixer_jax.training.state import TrainState, from_tree, to_tree
 from convmixer_jax.weights.converted import is_converted
 
@@ -74,8 +75,7 @@ def write_record(workdir: Path, experiment: Experiment, record: dict[str, Any] |
 
     To be called once all checks have passed: a refused start leaves the record as it was.
     """
-    operations, _ = choose_ops(experiment.config, experiment.dataset, experiment.mesh)
-    start = describe() | {"operations": operations}
+    start = describe() | {"operations": name_operations(experiment)}
     earlier = [*record.get("earlier_starts", []), {name: record.get(name) for name in start}] if record else []
     if jax.process_index() == 0:
         config, known = experiment.config, to_record(experiment.config.dataset, experiment.dataset)

@@ -31,13 +31,13 @@ from convmixer_jax.runs.pictures import image_grid, load_picture, save_picture
 from convmixer_jax.runs.progress import Progress, tell
 from convmixer_jax.runs.signals import StopRequest
 from convmixer_jax.training.agreement import check_workdir
-from convmixer_jax.training.assembly import Experiment, assemble, choose_ops
+from convmixer_jax.training.assembly import Experiment, assemble
 from convmixer_jax.training.capacity import evaluation_mistakes, loading_mistakes, update_mistakes
 from convmixer_jax.training.context import Attendants, RunContext, open_watchdog
 from convmixer_jax.training.evaluate import evaluate_state
 from convmixer_jax.training.given import refuse_converted
 from convmixer_jax.training.loop import Loop
-from convmixer_jax.training.program import loop_warning, memory_request, start_compiling
+from convmixer_jax.training.program import loop_warning, memory_request, name_operations, start_compiling
 from convmixer_jax.training.result import make_result
 from convmixer_jax.training.resume import (
     check_same_data,
@@ -142,10 +142,9 @@ def finish(experiment: Experiment, loop: Loop, workdir: Path) -> ExitCode:
 def describe_run(experiment: Experiment, start: int) -> str:
     """Returns the lines that open the training."""
     config = experiment.config
-    ops, why = choose_ops(config, experiment.dataset, experiment.mesh)
     warning = loop_warning(experiment)
     return (
-        f"operations: {ops}{f' ({why})' if why else ''}\n"
+        f"operations: {name_operations(experiment)}\n"
         + (f"{warning}\n" if warning else "")
         + input_line(experiment)
         + f"{config.dataset}: {experiment.sizes['train']} training images, {experiment.total_steps} updates of "

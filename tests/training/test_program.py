@@ -1,4 +1,4 @@
-"""The program is compiled beside the reading of the data, unless that has failed by then."""
+"""The program is compiled beside the reading of the data, unless that has failed by then; which operations it has."""
 
 import concurrent.futures
 import threading
@@ -8,9 +8,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from convmixer_jax.data.datasets import DATASETS
 from convmixer_jax.training import program
 from convmixer_jax.training.capacity import Request
-from convmixer_jax.training.program import start_compiling
+from convmixer_jax.training.mesh import make_mesh
+from convmixer_jax.training.program import name_operations, start_compiling
+from tests.config_values import base_with
+from tests.ops.plain import NEEDS_COMPILER
 
 REQUEST = Request(
     batch_size=4, accumulate_steps=1, per_device=4, data_bytes=0, depth=1, params_bytes=4, map_bytes=4, remat=None
@@ -46,3 +50,28 @@ def test_nothing_is_compiled_where_the_data_have_failed(experiment):
     experiment.may_lower.set()
     with pytest.raises(concurrent.futures.CancelledError):
         compiling.result(60)
+
+
+# Fields beside model.ops = native, devices, and what follows the name.
+NAMED = [
+    ({"batch_size": 16}, 1, ""),
+    ({"batch_size": 64, "model.bn_group_size": 32}, 2, ""),
+    ({"model.kernel_size": 10}, 1, None),
+    ({"batch_size": 8}, 1, "8 examples on a device fill 50% of its vectors, less than 75%"),
+    ({"batch_size": 32, "accumulate_steps": 4}, 1, "8 examples on a device fill 50% of its vectors, less than 75%"),
+    ({"batch_size": 64}, 2, "BatchNorm's statistics are of several devices"),
+    ({"batch_size": 64, "model.bn_group_size": 16}, 1, "BatchNorm's statistics are of parts of a device's batch"),
+]
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize("fields, devices, why", NAMED)
+def test_operations_that_leave_something_to_others_say_so(fields, devices, why):
+    config = base_with(**{"model.ops": "native"} | fields)
+    named = name_operations(
+        types.SimpleNamespace(config=config, dataset=DATASETS["cifar10"], mesh=make_mesh(devices))  # all that it reads
+    )
+    if why is None:  # it cannot at all
+        assert named == "channel_major (native: a 10x10 kernel is larger than 9x9)"
+    else:
+        assert named == (f"native (computes as channel_major: {why})" if why else "native")

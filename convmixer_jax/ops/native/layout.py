@@ -54,13 +54,21 @@ class Native(ChannelMajor):
         """See Layout: sums over devices stand between the steps, which are XLA's then."""
         return ChannelMajor().across_devices()
 
+    def unfused(self, examples: int, sharing: Any) -> str | None:
+        """See Layout."""
+        if sharing.together > 1:
+            return "BatchNorm's statistics are of several devices"
+        if sharing.groups > 1:
+            return "BatchNorm's statistics are of parts of a device's batch"
+        share = examples / (max(1, -(-examples // BLOCK)) * BLOCK)
+        if share < self.least_share:
+            return f"{examples} examples on a device fill {share:.0%} of its vectors, less than {self.least_share:.0%}"
+        return None
+
     def fused(self, v: jax.Array, params: SpatialParams, settings: Settings) -> "FusedSpatial | None":
         """See Layout."""
-        alone = settings.sharing.groups == settings.sharing.together == 1
         known = v.dtype.name in DTYPES and params.kernel.shape[1] <= LARGEST_KERNEL and settings.activation in NUMBERS
-        examples = v.shape[-1]
-        share = examples / (max(1, -(-examples // BLOCK)) * BLOCK)
-        if not (alone and known and share >= self.least_share):
+        if not known or self.unfused(v.shape[-1], settings.sharing):
             return None
         return FusedSpatial(NUMBERS[settings.activation], settings.epsilon)
 
