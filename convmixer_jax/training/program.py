@@ -25,6 +25,8 @@ from convmixer_jax.runs.programs import Origin
 from convmixer_jax.training.assembly import Experiment, abstract_arguments, abstract_inputs, choose_ops, platform_of
 from convmixer_jax.training.capacity import Request, check_fits, program_need
 
+# Dispatches whose temporaries a run may hold: two are under way, and where a third has lain small things lie now.
+TEMPORARIES = 4
 SMALL_BYTES = 500_000_000  # that a run may grow by beside its updates: an evaluation, a checkpoint
 
 
@@ -101,14 +103,14 @@ def compile_updates(
 
 
 def kept_memory(experiment: Experiment, program: jax.stages.Compiled) -> KeptMemory | None:
-    """Returns what bounds the freed memory that is kept, to two dispatches' temporaries; None on accelerators.
+    """Returns what bounds the freed memory that is kept, to four dispatches' temporaries; None on accelerators.
 
     To be called when data and state are there.
     """
     need = program_need(program)
     if need is None or platform_of(experiment.mesh) != "cpu":
         return None
-    return KeptMemory(host_resident_bytes() + 2 * need.temporary + SMALL_BYTES)
+    return KeptMemory(host_resident_bytes() + TEMPORARIES * need.temporary + SMALL_BYTES)
 
 
 @contextlib.contextmanager
