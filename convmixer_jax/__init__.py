@@ -28,7 +28,8 @@ def load(path: "str | Path", ops: str | None = None) -> "tuple[nn.Module, dict[s
     for each shape of images, inside of jax.jit and outside; the calls that follow are quick.
 
     ops: how it is computed, a row of convmixer_jax.ops.choice.OPS; None or "auto" takes the quickest for this machine.
-    With "reference" logits can be differentiated with respect to the images; the others have no gradient in evaluation.
+    With "reference" logits can be differentiated with respect to the images, and jax.export takes them; the others have
+    no gradient in evaluation, and the quickest on CPUs are calls that jax.export refuses.
     Raises convmixer_jax.errors.UserError where there are no weights, or they do not fit.
     """
     from convmixer_jax.inference.interactive import load as load_compiled

@@ -34,6 +34,8 @@ def percentage(text: str) -> float:
         value = -1.0
     if not 0 <= value <= 100:
         raise argparse.ArgumentTypeError(f"{text!r} is no accuracy in percent, from 0 to 100")
+    if 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is in percent: {100 * value:g}?")
     return value / 100
 
 
@@ -73,6 +75,9 @@ def add_result(flags: argparse.Namespace, folder: Path) -> None:
     runs = [read_run(place, place.name) for place in places]
     published = None if flags.published is None else Published(flags.published, flags.source)
     record = make_record(flags.name, runs, published, flags.note)
+    for revision in record["revisions"]:
+        if revision is None or revision.endswith("-dirty"):
+            show(f"warning: trained with code of no commit (revision {revision}), which nobody else has")
     show(f"result: {save(record, runs, folder)}")
     picture = path.with_suffix(".png")
     if draw(record, folder, picture):

@@ -47,7 +47,9 @@ MAY_IMPORT = {
         "training.state", "training.step", "training.update",
     ),
     # Above it.
-    "training.program": ("models.variants", "ops", "runs", "training.assembly", "training.capacity"),
+    "training.program": (
+        "models.variants", "ops", "runs", "training.assembly", "training.capacity", "training.stopping",
+    ),
     "training.result": ("runs", "training.assembly"),
     "training.given": (
         "data.datasets", "data.placing", "errors", "inference", "training.assembly", "training.state", "weights",
@@ -122,8 +124,8 @@ MAY_IMPORT = {
         "studying.study",
     ),
     "publishing": (
-        "config", "errors", "reporting.looks", "reporting.markdown", "reporting.shown", "reporting.summaries",
-        "reporting.workdirs", "runs.files", "runs.ledger", "runs.metrics_log", "runs.progress",
+        "config", "config_record", "errors", "reporting.looks", "reporting.markdown", "reporting.shown",
+        "reporting.summaries", "reporting.workdirs", "runs.files", "runs.ledger", "runs.metrics_log", "runs.progress",
     ),
     "results": ("command_line", "commands", "errors", "publishing", "reporting.workdirs", "runs"),
     "report": ("command_line", "commands", "errors", "reporting", "runs"),

@@ -23,7 +23,7 @@ def made_runs(folder: Path, scores=(0.90, 0.93, 0.96)) -> list[str]:
     """Runs of seeds 5, 6, ... with these scores; the last one first, as a shell might name them."""
     for number, top1 in enumerate(scores):
         write_run(folder / f"run-{number}", seed=5 + number, top1=top1)
-        write_ledger(folder / f"run-{number}", {"step": 30.0, "start-up": 10.0 + number})
+        write_ledger(folder / f"run-{number}", {"step": 18.0, "input": 2.0, "compile": 10.0, "start-up": 10.0 + number})
     return [str(folder / f"run-{number}") for number in reversed(range(len(scores)))]
 
 
@@ -47,7 +47,7 @@ def test_a_result_of_three_seeds(tmp_path, capsys):
     assert (record["top1_mean"], record["top1_spread"]) == pytest.approx((0.93, 0.03))
     assert record["published"] == {"top1": pytest.approx(0.926), "source": "the authors' README"}
     assert record["seconds_per_seed"] == [40.0, 41.0, 42.0]
-    assert record["training_seconds_per_seed"] == [30.0, 30.0, 30.0]
+    assert record["update_seconds_per_seed"] == [20.0, 20.0, 20.0]
     assert (record["epochs"], record["updates"], record["test_images"]) == (4.0, 44, 360)
     assert record["hardware"] == ["2 x TPU v5e"]
     assert record["revisions"] == ["0123456789abcdef0123456789abcdef01234567"]
@@ -107,6 +107,23 @@ def test_the_table_tells_another_dtype_than_float32(tmp_path):
         add(tmp_path, name=name, runs=[str(write_run(tmp_path / name, seed=0, dtype=dtype))])
     models = [line.split(" | ")[1] for line in table_lines(read_records(tmp_path / "results"))[2:]]
     assert models[1] == f"{models[0]}, bfloat16"
+
+
+def test_a_record_from_before_a_field_existed(tmp_path):
+    add(tmp_path)
+    path = tmp_path / "results/small.json"
+    record = json.loads(path.read_text())
+    before = table_lines([record])
+    del record["config"]["dtype"]
+    assert table_lines([record]) == before
+
+
+def test_code_of_no_commit_is_told(tmp_path, capsys):
+    run = made_runs(tmp_path, [0.5])[0]
+    record = json.loads((Path(run) / "config.json").read_text())
+    (Path(run) / "config.json").write_text(json.dumps(record | {"git_revision": "0123-dirty"}))
+    assert add(tmp_path, runs=[run]) == ExitCode.DONE
+    assert capsys.readouterr().out.startswith("warning: trained with code of no commit (revision 0123-dirty)")
 
 
 def test_time_between_starts_is_not_counted(tmp_path):
@@ -174,6 +191,7 @@ def test_runs_that_make_no_result(tmp_path, capsys, spoil, line):
 ARGUMENTS = {
     "a name with a slash": (["add", "a/b", "RUN"], "'a/b' is no name: take letters, digits, _ and -"),
     "no percentage": (["add", "a", "RUN", "--published", "926"], "'926' is no accuracy in percent, from 0 to 100"),
+    "a share": (["add", "a", "RUN", "--published", "0.926"], "'0.926' is in percent: 92.6?"),
     "no source": (["add", "a", "RUN", "--published", "92.6"], "--published and --source belong together"),
     "no results": (["table"], "results holds no results: `results add` makes them"),
     "no command": ([], "COMMAND"),
@@ -225,12 +243,18 @@ SPOILT = {
     "scores": ({"top1_per_seed": [0.9]}, "is no result: its top1_per_seed and seeds"),
     "a score": ({"top1_per_seed": [0.9, 93.0, 0.9]}, "is no result: its top1_per_seed and seeds"),
     "name": ({"name": "other"}, "is no result: it has no config, or another name than its file"),
-    "metrics": ({"metrics": ["gone.gz"]}, "names gone.gz, which is not there"),
-    "no metrics": ({"metrics": None}, "names metrics, which is not there"),
+    "metrics": ({"metrics": ["gone.gz"] * 3}, "names gone.gz, which is not there"),
+    "no metrics": ({"metrics": None}, "is no result: its metrics are not one file for each seed"),
+    "a number of metrics": ({"metrics": 5}, "is no result: its metrics are not one file for each seed"),
+    "metrics of fewer seeds": ({"metrics": ["small.png"]}, "is no result: its metrics are not one file for each seed"),
     "mean": ({"top1_mean": 0.99}, "its top1_mean or top1_spread is not that of its top1_per_seed"),
-    "published": ({"published": {"top1": 93.0, "source": ""}}, "its published top1 is 93.0, not from 0 to 1"),
+    "published": ({"published": {"top1": 93.0, "source": ""}}, "not a top1 from 0 to 1 and its source"),
+    "published without a source": ({"published": {"top1": 0.9}}, "not a top1 from 0 to 1 and its source"),
+    "published as text": ({"published": "92.6"}, "its published is '92.6', not a top1 from 0 to 1 and its source"),
+    "note": ({"note": 5}, "is no result: its note is no text"),
+    "seconds": ({"seconds_per_seed": [float("inf")]}, "small.json is no result: a field is not as"),
     "epochs": ({"epochs": None}, "small.json is no result: a field is not as"),
-    "config": ({"config": {}}, "small.json is no result: a field is not as"),
+    "config": ({"config": {}}, "is no result: it has no config, or another name than its file"),
 }
 
 

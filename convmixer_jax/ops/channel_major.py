@@ -128,7 +128,7 @@ class ChannelMajor:
         return dataclasses.replace(self, grouped=False)
 
     def unfused(self, examples: int, sharing: Any) -> str | None:
-        """See Layout: it has none."""
+        """See Layout: it always is."""
         return None
 
     def fused(self, v: jax.Array, params: Any, settings: Any) -> Fused | None:

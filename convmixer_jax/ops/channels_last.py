@@ -42,7 +42,7 @@ class ChannelsLast:
         return self
 
     def unfused(self, examples: int, sharing: Any) -> str | None:
-        """See Layout: it has none."""
+        """See Layout: it always is."""
         return None
 
     def fused(self, v: jax.Array, params: Any, settings: Any) -> Fused | None:

@@ -45,7 +45,7 @@ class Layout(Protocol):
         """Returns the layout for a part of a batch, where sums are made over devices, too."""
 
     def unfused(self, examples: int, sharing: Any) -> str | None:
-        """Returns why it has no `fused` for so many examples of a device, although it has one, in a few words, or None.
+        """Returns why `fused` is None for so many examples of a device, though not for others, in a few words, or None.
 
         sharing: a Sharing of ops/sharing.py.
         """

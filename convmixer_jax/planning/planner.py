@@ -22,7 +22,7 @@ from convmixer_jax.planning.estimate import update_times
 from convmixer_jax.planning.measured import update_seconds
 from convmixer_jax.planning.slices import Recipe, common_config, constant_batch, constant_share, refusal
 from convmixer_jax.planning.ways import Way, verified_ways
-from convmixer_jax.training.assembly import choose_ops
+from convmixer_jax.training.program import operations_of
 
 Plan = dict[str, Any]
 Tell = Callable[[str], None]
@@ -58,7 +58,7 @@ def run_record(outcome: Outcome, limit: int | None) -> Plan:
     """Returns what holds for the run, whether it fits or not."""
     experiment = outcome.experiment
     config = experiment.config
-    ops, why = choose_ops(config, experiment.dataset, experiment.mesh)
+    ops, why = operations_of(experiment)
     return {
         "devices": experiment.mesh.size,
         "device_kind": experiment.mesh.devices.flat[0].device_kind,

@@ -13,24 +13,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from convmixer_jax.config import flatten
+from convmixer_jax.config import flatten, get_base
+from convmixer_jax.config_record import RESUME_MAY_CHANGE
 from convmixer_jax.errors import UserError
 from convmixer_jax.reporting.summaries import mean_and_spread, number
 from convmixer_jax.reporting.workdirs import DONE, METRICS_FILE, Run
 from convmixer_jax.runs.files import read_json, write_bytes, write_json
-from convmixer_jax.runs.ledger import COMPILE, DOWN, START_UP
+from convmixer_jax.runs.ledger import DOWN, INPUT, STEP
 
-# Where a run is computed, and how often it tells: they may differ between the seeds of a result.
-NOT_THE_RECIPE = frozenset(
-    {
-        "seed",
-        "wandb_project",
-        "compilation_cache",
-        "keep_checkpoints",
-        "checkpoint_every_steps",
-        "steps_per_dispatch",
-    }
-)
+# May differ between the seeds of a result: what decides where a run is computed and how often it tells, not what.
+NOT_THE_RECIPE = RESUME_MAY_CHANGE | {"seed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,21 +69,24 @@ def hardware_of(start: Mapping[str, Any]) -> str:
     return f"{counted} ({processor}, {cores} cores)" if processor else counted
 
 
-def computing_seconds(run: Run, apart: Sequence[str] = ()) -> float | None:
-    """Returns the seconds of the wall clock over all starts, without the time between them; None without a ledger.
-
-    apart: rows of the ledger's CATEGORIES that do not count either.
-    """
+def computing_seconds(run: Run) -> float | None:
+    """Returns the seconds of the wall clock over all starts, without the time between them; None without a ledger."""
     account = run.accounts.get(0)
-    return account.wall - sum(account.seconds[kind] for kind in (DOWN, *apart)) if account else None
+    return account.wall - account.seconds[DOWN] if account else None
+
+
+def update_seconds(run: Run) -> float | None:
+    """Returns the seconds in which updates were made that count, or waited for input; None without a ledger."""
+    account = run.accounts.get(0)
+    return account.seconds[STEP] + account.seconds[INPUT] if account else None
 
 
 def make_record(name: str, runs: Sequence[Run], published: Published | None, note: str) -> dict[str, Any]:
     """Returns what NAME.json holds. Raises UserError as `check_runs`.
 
     Accuracies are from 0 to 1, of the test split after the last update; spread is their sample standard deviation,
-    None for one seed. seconds_per_seed: see `computing_seconds`; training_seconds_per_seed: without compiling and
-    loading, as airbench times (github.com/KellerJordan/cifar10-airbench). Lists are in the order of `seeds`.
+    None for one seed. seconds_per_seed: see `computing_seconds`; update_seconds_per_seed, `update_seconds`: without
+    start-up, compiling, evaluations and saves. Lists are in the order of `seeds`. config: of the first of them.
     """
     check_runs(runs)
     runs = sorted(runs, key=lambda run: run.config["seed"])
@@ -114,7 +109,7 @@ def make_record(name: str, runs: Sequence[Run], published: Published | None, not
         "updates": results[0].get("step"),
         "params": results[0].get("params"),
         "seconds_per_seed": [computing_seconds(run) for run in runs],
-        "training_seconds_per_seed": [computing_seconds(run, (START_UP, COMPILE)) for run in runs],
+        "update_seconds_per_seed": [update_seconds(run) for run in runs],
         "starts_per_seed": [len(run.starts) for run in runs],
         "images_per_sec_per_seed": [result.get("images_per_sec") for result in results],
         "hardware": list(dict.fromkeys(hardware_of(start) for start in starts)),
@@ -130,18 +125,18 @@ def make_record(name: str, runs: Sequence[Run], published: Published | None, not
 def save(record: Mapping[str, Any], runs: Sequence[Run], folder: Path) -> Path:
     """Writes the record and the runs' metrics into the folder; returns the record's file. Raises OSError.
 
-    What the result that it replaces has left beside them goes.
+    What the result that it replaces has left beside them goes, once the new one is there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    stale = {path.name for path in folder.glob(f"{record['name']}.seed-*.metrics.jsonl.gz")} - set(record["metrics"])
-    for name in (*stale, f"{record['name']}.png"):
-        (folder / name).unlink(missing_ok=True)
     by_seed = {run.config["seed"]: run for run in runs}
-    for seed, file in zip(record["seeds"], record["metrics"], strict=True):
-        rows = (by_seed[seed].folder / METRICS_FILE).read_bytes()
+    metrics = [(by_seed[seed].folder / METRICS_FILE).read_bytes() for seed in record["seeds"]]
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, rows in zip(record["metrics"], metrics, strict=True):
         write_bytes(folder / file, gzip.compress(rows, mtime=0))  # the same rows are the same file
     path = folder / f"{record['name']}.json"
     write_json(path, dict(record))
+    stale = {path.name for path in folder.glob(f"{record['name']}.seed-*.metrics.jsonl.gz")} - set(record["metrics"])
+    for name in (*stale, f"{record['name']}.png"):
+        (folder / name).unlink(missing_ok=True)
     return path
 
 
@@ -159,20 +154,32 @@ def check_record(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     lists = isinstance(scores, list) and isinstance(seeds, list) and len(scores) == len(seeds) > 0
     if not lists or any(number(score) is None or not 0 <= score <= 1 for score in scores or []):
         raise UserError(f"{path} is no result: its top1_per_seed and seeds are not as `results add` wrote them")
-    if record.get("name") != path.stem or not isinstance(record.get("config"), dict):
+    if record.get("name") != path.stem or not (isinstance(record.get("config"), dict) and record["config"]):
         raise UserError(f"{path} is no result: it has no config, or another name than its file")
     if (record.get("top1_mean"), record.get("top1_spread")) != mean_and_spread(scores or []):
         raise UserError(f"{path} is no result: its top1_mean or top1_spread is not that of its top1_per_seed")
+    if not isinstance(record.get("note", ""), str):
+        raise UserError(f"{path} is no result: its note is no text")
     published = record.get("published")
-    if published and not 0 <= (number(published.get("top1")) or 0) <= 1:
-        raise UserError(f"{path} is no result: its published top1 is {published.get('top1')}, not from 0 to 1")
+    if published is not None and not is_published(published):
+        raise UserError(f"{path} is no result: its published is {published!r}, not a top1 from 0 to 1 and its source")
     metrics = record.get("metrics")
-    missing = [name for name in metrics or ["metrics"] if not (path.parent / str(name)).is_file()]
+    if not isinstance(metrics, list) or len(metrics) != len(scores or []):
+        raise UserError(f"{path} is no result: its metrics are not one file for each seed")
+    missing = [name for name in metrics if not (path.parent / str(name)).is_file()]
     if missing:
         raise UserError(f"{path} names {missing[0]}, which is not there: restore it")
     return record
 
 
+def is_published(value: Any) -> bool:
+    """Whether a value is what `dataclasses.asdict` makes of a Published."""
+    if not isinstance(value, dict) or not isinstance(value.get("source"), str):
+        return False
+    top1 = number(value.get("top1"))
+    return top1 is not None and 0 <= top1 <= 1
+
+
 def fields_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the record's config by dotted names."""
-    return dict(flatten(record["config"]))
+    """Returns the record's config by dotted names; a field younger than the record has its default."""
+    return dict(flatten(get_base())) | dict(flatten(record["config"]))

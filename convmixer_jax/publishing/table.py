@@ -1,7 +1,7 @@
 """The table of results, as Markdown, and its place in a document.
 
     lines = table_lines(read_records(Path("results")))
-    text = placed(readme, lines)
+    text = placed(readme, lines, "README.md")
 
 The place is between two comments, which stay.
 """
@@ -60,7 +60,7 @@ def table_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
     for record in records:
         try:
             lines.append(f"| {' | '.join(cells(record))} |")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             wrong = f"{record['name']}.json is no result: a field is not as `results add` wrote it ({error!r})"
             raise UserError(wrong) from error
     for record in records:

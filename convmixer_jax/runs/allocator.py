@@ -39,8 +39,7 @@ def keep_freed_memory() -> bool:
     """Tells glibc to keep freed memory; returns whether it does. Does nothing elsewhere.
 
     Nor does it where the environment has settings for malloc: whoever made those has decided. To be called before there
-    is a second thread: the number of heaps is fixed when the first one asks for memory, and blocks of another heap than
-    the main one are mapped anew each time whatever is set here.
+    is a second thread: how many heaps there may be is fixed when the first one asks for memory.
     """
     if not is_glibc() or any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
         return False

@@ -20,8 +20,8 @@ from typing import Any
 
 from convmixer_jax.runs.files import Lines
 
-STEP, LOST, DOWN, OTHER, COMPILE, START_UP = "step", "lost work", "downtime", "other", "compile", "start-up"
-CATEGORIES = (STEP, "input", "evaluation", "save", COMPILE, START_UP, LOST, DOWN, OTHER)
+STEP, INPUT, LOST, DOWN, OTHER = "step", "input", "lost work", "downtime", "other"
+CATEGORIES = (STEP, INPUT, "evaluation", "save", "compile", "start-up", LOST, DOWN, OTHER)
 
 
 def ledger_path(workdir: Path, process: int) -> Path:
@@ -69,7 +69,7 @@ class Ledger:
 def start_up_seconds(parts: Mapping[str, float]) -> dict[str, float]:
     """Returns the parts of a start-up, see `Timeline`, by category."""
     compiling = parts.get("compilation", 0.0)
-    return {COMPILE: compiling, START_UP: sum(parts.values()) - compiling}
+    return {"compile": compiling, "start-up": sum(parts.values()) - compiling}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,13 +20,16 @@ from convmixer_jax.models.variants import find_variant
 from convmixer_jax.ops.choice import AUTO, computes_as, loops_well
 from convmixer_jax.ops.sharing import share
 from convmixer_jax.runs.allocator import KeptMemory
-from convmixer_jax.runs.memory import gigabytes, host_resident_bytes
+from convmixer_jax.runs.memory import gigabytes, host_available_bytes, host_resident_bytes
 from convmixer_jax.runs.programs import Origin
 from convmixer_jax.training.assembly import Experiment, abstract_arguments, abstract_inputs, choose_ops, platform_of
 from convmixer_jax.training.capacity import Request, check_fits, program_need
+from convmixer_jax.training.stopping import IN_FLIGHT
 
-# Dispatches whose temporaries a run may hold: two are under way, and where a third has lain small things lie now.
-TEMPORARIES = 4
+# Dispatches whose temporaries a run may hold: those under way, and as many blocks that small things lie in, so that
+# they do not fit any more.
+TEMPORARIES = 2 * IN_FLIGHT
+MOST_OF_AVAILABLE = 0.75  # of the machine's free memory, that may be held at most
 SMALL_BYTES = 500_000_000  # that a run may grow by beside its updates: an evaluation, a checkpoint
 
 
@@ -35,12 +38,17 @@ def bytes_of(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def name_operations(experiment: Experiment) -> str:
-    """Returns the operations that updates are made with, for a person: "native", or "channel_major (native: ...)"."""
+def operations_of(experiment: Experiment) -> tuple[str, str | None]:
+    """Returns the row of OPS that updates are made with, and why not, or not wholly, with the one wanted, or None."""
     config, mesh = experiment.config, experiment.mesh
     ops, why = choose_ops(config, experiment.dataset, mesh)
     examples = config.batch_size // config.accumulate_steps
-    why = why or computes_as(ops, examples // mesh.size, share(examples, config.model.bn_group_size, mesh))
+    return ops, why or computes_as(ops, examples // mesh.size, share(examples, config.model.bn_group_size, mesh))
+
+
+def name_operations(experiment: Experiment) -> str:
+    """Returns `operations_of` for a person: "native", or "channel_major (native: ...)"."""
+    ops, why = operations_of(experiment)
     return f"{ops} ({why})" if why else ops
 
 
@@ -103,14 +111,19 @@ def compile_updates(
 
 
 def kept_memory(experiment: Experiment, program: jax.stages.Compiled) -> KeptMemory | None:
-    """Returns what bounds the freed memory that is kept, to four dispatches' temporaries; None on accelerators.
+    """Returns what bounds the freed memory that is kept; None on accelerators.
 
-    To be called when data and state are there.
+    To be called when data and state are there: beside them, four dispatches' temporaries of all of this process's
+    devices may be held, but no more than MOST_OF_AVAILABLE.
     """
     need = program_need(program)
     if need is None or platform_of(experiment.mesh) != "cpu":
         return None
-    return KeptMemory(host_resident_bytes() + TEMPORARIES * need.temporary + SMALL_BYTES)
+    more = TEMPORARIES * need.temporary * len(experiment.mesh.local_devices) + SMALL_BYTES
+    available = host_available_bytes()
+    if available is not None:
+        more = min(more, int(MOST_OF_AVAILABLE * available))
+    return KeptMemory(host_resident_bytes() + more)
 
 
 @contextlib.contextmanager

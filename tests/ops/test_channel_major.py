@@ -1,6 +1,8 @@
 """The CPU's layout: its convolutions against float64 sums, groups of channels, and what keeps loops apart."""
 
 import functools
+import re
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from convmixer_jax.ops import channel_major
-from convmixer_jax.ops.channel_major import ChannelMajor, never
+from convmixer_jax.ops.channel_major import CPU_OPTIONS, ChannelMajor, never
 from convmixer_jax.ops.spatial import SpatialParams, spatial
 from tests.ops import plain
 from tests.ops.plain import CHANNEL_MAJOR, ORDERS, Case
@@ -52,6 +54,28 @@ def test_rows_longer_than_a_chain_and_reductions_of_a_single_offset(monkeypatch)
     monkeypatch.setattr(channel_major, "LONGEST_CHAIN", 2)
     monkeypatch.setattr(channel_major, "MOST_OUTPUTS", 2)
     assert_within_bounds(*arrays((2, 4, 3, 2), 3, F32))
+
+
+def has_bfloat16_products() -> bool:
+    """Whether this processor is an x86 one with AVX512-BF16."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()
+
+
+@pytest.mark.skipif(not has_bfloat16_products(), reason="this processor has no products of bfloat16")
+def test_products_of_bfloat16_are_not_made_of_float32_copies():
+    """The copies would be of the maps' shape, which no result in float32 has."""
+
+    def products(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> Any:
+        return ChannelMajor().product(x, kernel), ChannelMajor().product_grads(x, kernel, grad)
+
+    x, grad = jnp.ones((32, 4, 4, 64), jnp.bfloat16), jnp.ones((48, 4, 4, 64), jnp.bfloat16)
+    lowered = jax.jit(products).lower(x, jnp.ones((32, 48)), grad)
+    text = str(lowered.compile(compiler_options=CPU_OPTIONS).as_text())
+    fused = re.findall(r"^%\S+ \((.*)\) -> f32\[\d+,\d+\]", text, re.MULTILINE)
+    operands = [re.findall(r"(\w+)\[\d+,\d+\]", parameters) for parameters in fused]
+    assert operands.count(["bf16", "bf16"]) == 3
+    assert ["f32", "f32"] not in operands
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -32,6 +32,7 @@ def test_eight_devices_send_sums_alone_and_compute_the_same(ops):
     )
     compiled = program.lower(variables, images, weights).compile()
     assert {name for name, _ in sent(str(compiled.as_text()))} == {"all-reduce"}
+    assert "_spatial_forward" not in str(compiled.as_text())  # sums over devices are XLA's
     given = jax.device_put((variables, images, weights), (whole, split, split))
     assert_close(jax.device_get(compiled(*given)), jax.device_get(alone), TOLERANCES["float32"])
 
@@ -56,6 +57,7 @@ def test_groups_of_examples_sum_over_their_own_devices_alone(ops, group):
         out_shardings=(split, whole),
     )
     compiled = program.lower(variables, images, weights).compile()
+    assert ("_spatial_forward" in str(compiled.as_text())) == (ops == "native" and group == 4)
     sums = read_collectives(str(compiled.as_text()))
     assert {each.kind for each in sums} == {"all-reduce"}
     if group <= 4:

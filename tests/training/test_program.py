@@ -10,7 +10,7 @@ import pytest
 
 from convmixer_jax.data.datasets import DATASETS
 from convmixer_jax.training import program
-from convmixer_jax.training.capacity import Request
+from convmixer_jax.training.capacity import Need, Request
 from convmixer_jax.training.mesh import make_mesh
 from convmixer_jax.training.program import name_operations, start_compiling
 from tests.config_values import base_with
@@ -57,8 +57,8 @@ NAMED = [
     ({"batch_size": 16}, 1, ""),
     ({"batch_size": 64, "model.bn_group_size": 32}, 2, ""),
     ({"model.kernel_size": 10}, 1, None),
-    ({"batch_size": 8}, 1, "8 examples on a device fill 50% of its vectors, less than 75%"),
-    ({"batch_size": 32, "accumulate_steps": 4}, 1, "8 examples on a device fill 50% of its vectors, less than 75%"),
+    ({"batch_size": 8}, 1, "8 examples on a device fill 50% of blocks of 16, less than 75%"),
+    ({"batch_size": 32, "accumulate_steps": 4}, 1, "8 examples on a device fill 50% of blocks of 16, less than 75%"),
     ({"batch_size": 64}, 2, "BatchNorm's statistics are of several devices"),
     ({"batch_size": 64, "model.bn_group_size": 16}, 1, "BatchNorm's statistics are of parts of a device's batch"),
 ]
@@ -75,3 +75,17 @@ def test_operations_that_leave_something_to_others_say_so(fields, devices, why):
         assert named == "channel_major (native: a 10x10 kernel is larger than 9x9)"
     else:
         assert named == (f"native (computes as channel_major: {why})" if why else "native")
+
+
+# Bytes available and devices, and what a dispatch of 1000 bytes of temporaries on each may hold beside what is there.
+KEPT = [(None, 1, 4000), (None, 2, 8000), (10_000, 1, 4000), (4000, 1, 3000), (4000, 8, 3000)]
+
+
+@pytest.mark.parametrize("available, devices, more", KEPT)
+def test_freed_memory_is_kept_as_far_as_there_is_room(monkeypatch, available, devices, more):
+    monkeypatch.setattr(program, "program_need", lambda compiled: Need(held=10, temporary=1000))
+    monkeypatch.setattr(program, "SMALL_BYTES", 0)
+    monkeypatch.setattr(program, "host_resident_bytes", lambda: 500)
+    monkeypatch.setattr(program, "host_available_bytes", lambda: available)
+    monkeypatch.setattr(program, "KeptMemory", lambda allowed: allowed)
+    assert program.kept_memory(types.SimpleNamespace(mesh=make_mesh(devices)), None) == 500 + more

@@ -35,7 +35,7 @@ class Native(ChannelMajor):
     """A Layout for CPUs.
 
     least_share: of lanes in use, from 0 to 1, below which the formulas are quicker, since they merge examples and rows:
-    with 4 examples, an update of ConvMixer-768/32 took 1.08 times less than PyTorch's in C++, and 1.42 times by them.
+    with 4 examples, an update of ConvMixer-768/32 was 1.08 times as fast as PyTorch's in C++, and 1.42 times by them.
     """
 
     least_share: float = 0.75
@@ -62,7 +62,8 @@ class Native(ChannelMajor):
             return "BatchNorm's statistics are of parts of a device's batch"
         share = examples / (max(1, -(-examples // BLOCK)) * BLOCK)
         if share < self.least_share:
-            return f"{examples} examples on a device fill {share:.0%} of its vectors, less than {self.least_share:.0%}"
+            least = f"less than {self.least_share:.0%}"
+            return f"{examples} examples on a device fill {share:.0%} of blocks of {BLOCK}, {least}"
         return None
 
     def fused(self, v: jax.Array, params: SpatialParams, settings: Settings) -> "FusedSpatial | None":
