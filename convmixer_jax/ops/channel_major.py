@@ -62,7 +62,7 @@ def in_rows(matrix: jax.Array) -> jax.Array:
     A transposed one may otherwise be read as it lies, for which XLA's library has no bfloat16 product: both sides would
     become float32 copies.
     """
-    return with_layout_constraint(matrix, MemoryLayout(major_to_minor=(0, 1)))
+    return with_layout_constraint(jnp.asarray(matrix), MemoryLayout(major_to_minor=(0, 1)))
 
 
 def shifted(padded: jax.Array, row: int, column: int, shape: tuple[int, ...]) -> jax.Array:
